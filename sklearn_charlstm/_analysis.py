@@ -1,0 +1,117 @@
+"""From samples to sequences of tokens: the input checks and the analyzers."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+import re
+from collections.abc import Mapping
+
+__all__ = ["analyze"]
+
+_WORD_OR_MARK = re.compile(r"\w+|[^\w\s]")
+
+
+def _characters(text):
+    return text
+
+
+def _utf8_bytes(text):
+    # A lone surrogate is no valid UTF-8, but it is a Python str: let it pass.
+    return text.encode("utf-8", "surrogatepass")
+
+
+_ANALYZERS = {"char": _characters, "byte": _utf8_bytes, "word": _WORD_OR_MARK.findall}
+
+
+def analyze(X, analyzer):
+    """Check the samples and turn each into its sequence of tokens.
+
+    Parameters
+    ----------
+    X : sequence of str, shape (n_samples,)
+        List, tuple, 1-D array or Series. With a callable `analyzer` the samples
+        may be of any type the callable accepts.
+    analyzer : {'char', 'byte', 'word'} or callable
+        How a sample becomes tokens.
+
+    Returns
+    -------
+    sequences : list of sequences of hashable tokens, length n_samples
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `X` is not a one-dimensional, non-empty sequence of samples, or if a
+        sample cannot be used. The message names the row.
+    """
+    _check_container(X)
+    if not callable(analyzer):
+        split = _ANALYZERS[analyzer]
+        return [split(_check_text(text, row)) for row, text in enumerate(X)]
+    return [_check_tokens(analyzer(sample), row) for row, sample in enumerate(X)]
+
+
+def _check_container(X):
+    if isinstance(X, (str, bytes, bytearray)):
+        raise ValueError(
+            f"X must be a sequence of texts, got one {type(X).__name__}; "
+            "put a single text in a list: [text]."
+        )
+    if isinstance(X, Mapping) or not (hasattr(X, "__len__") and hasattr(X, "__iter__")):
+        raise TypeError(
+            "X must be a sequence of texts (list, tuple, 1-D array or Series), "
+            f"got {type(X).__name__}."
+        )
+    shape = getattr(X, "shape", None)
+    if shape is not None and len(shape) != 1:
+        raise ValueError(
+            "X must be one-dimensional, one text per sample, got "
+            f"{type(X).__name__} of shape {tuple(shape)}; pass a single column."
+        )
+    if len(X) == 0:
+        raise ValueError(
+            "X holds 0 sample(s) while a minimum of 1 is required; pass at least "
+            "one text."
+        )
+
+
+def _check_text(text, row):
+    if isinstance(text, str):
+        return text
+    if isinstance(text, (bytes, bytearray)):
+        raise TypeError(
+            f"X[{row}] is {type(text).__name__}, not str; decode it first, for "
+            "instance with .decode('utf-8')."
+        )
+    if _is_missing(text):
+        raise ValueError(
+            f"X[{row}] is a missing value ({text!r}); drop the sample or replace it "
+            "by an empty text ''."
+        )
+    if isinstance(text, (list, tuple)) or getattr(text, "ndim", 0):
+        raise ValueError(
+            f"X must be one-dimensional, one text per sample, but X[{row}] is "
+            f"{type(text).__name__}; join its parts to one str, or set `analyzer` "
+            "to a callable that reads such samples."
+        )
+    raise TypeError(
+        f"X[{row}] is {type(text).__name__}, not str; convert it with str(), or set "
+        "`analyzer` to a callable that reads such samples."
+    )
+
+
+def _is_missing(value):
+    # pandas.NA answers `!=` with itself, whose truth value is an error.
+    return value is None or type(value).__name__ == "NAType" or value is not value or (
+        isinstance(value, float) and value != value
+    )
+
+
+def _check_tokens(tokens, row):
+    try:
+        tokens = tuple(tokens)
+        hash(tokens)
+    except TypeError as error:
+        raise TypeError(
+            f"X[{row}]: `analyzer` must return a sequence of hashable tokens: {error}."
+        ) from error
+    return tokens

@@ -1,0 +1,76 @@
+"""Where the computation runs."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from contextlib import contextmanager
+
+import torch
+
+__all__ = ["resolve_device", "seeded"]
+
+
+def resolve_device(device):
+    """Turn the `device` parameter into a device that is there.
+
+    Parameters
+    ----------
+    device : str
+        'auto' (CUDA, else MPS, else CPU) or the name of a torch device.
+
+    Returns
+    -------
+    device : torch.device
+
+    Raises
+    ------
+    ValueError
+        If there is no such device on this machine.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device={device!r} is not a torch device; use 'auto', 'cpu', 'cuda', "
+            "'cuda:1' or 'mps'."
+        ) from error
+    if resolved.type == "cuda":
+        n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        usable = (resolved.index or 0) < n_devices
+        seen = f"torch sees {n_devices} CUDA device(s)"
+    elif resolved.type == "mps":
+        usable = torch.backends.mps.is_available()
+        seen = "torch sees no MPS device"
+    else:
+        usable = resolved.type == "cpu"
+        seen = "only CPU, CUDA and MPS devices are supported"
+    if not usable:
+        raise ValueError(
+            f"device={device!r} cannot be used: {seen}; use device='auto' or 'cpu'."
+        )
+    return resolved
+
+
+@contextmanager
+def seeded(device, seed):
+    """Seed torch for a while, on the CPU and on `device`, and then restore it.
+
+    `torch.manual_seed` would seed every GPU of the machine.
+    """
+    cuda_devices = [device] if device.type == "cuda" else []
+    mps_state = torch.mps.get_rng_state() if device.type == "mps" else None
+    with torch.random.fork_rng(cuda_devices):
+        torch.default_generator.manual_seed(seed)
+        if cuda_devices:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        try:
+            if mps_state is not None:
+                torch.mps.manual_seed(seed)
+            yield
+        finally:
+            if mps_state is not None:
+                torch.mps.set_rng_state(mps_state)

@@ -1,0 +1,85 @@
+"""One live line for the training of several models, also in other processes."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+import math
+import os
+import tempfile
+import threading
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+__all__ = ["progress_line"]
+
+POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class _Report:
+    """Append an epoch's result to the file that the line is drawn from.
+
+    A file reaches the worker processes of joblib without a server of our own.
+    """
+
+    path: str
+    name: str
+
+    def __call__(self, epoch, loss):
+        bits = loss / math.log(2)
+        # Not created here: on another machine there is no such file and no line.
+        with suppress(FileNotFoundError):
+            file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+            try:
+                os.write(file, f"{self.name}: {bits:.3f} bits/char\n".encode())
+            finally:
+                os.close(file)
+
+
+@contextmanager
+def progress_line(names, epochs, verbose):
+    """Draw one tqdm line over all epochs of all models on standard error.
+
+    Parameters
+    ----------
+    names : list of str
+        What each model is called in the line.
+    epochs : int
+        Epochs of each.
+    verbose : int
+        0 draws nothing.
+
+    Yields
+    ------
+    reports : list of callables, or of None where nothing is drawn
+        One for each model, to be called as ``report(epoch, loss)``, from this
+        process or another.
+    """
+    if not verbose:
+        yield [None] * len(names)
+        return
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tqdm(total=len(names) * epochs, desc="Training", unit="epoch") as bar,
+    ):
+        path = os.path.join(folder, "epochs")
+        with open(path, "w+", encoding="utf-8") as file:
+            done = threading.Event()
+            thread = threading.Thread(target=_draw, args=(file, bar, done), daemon=True)
+            thread.start()
+            try:
+                yield [_Report(path, name) for name in names]
+            finally:
+                done.set()
+                thread.join()
+
+
+def _draw(file, bar, done):
+    finished = False
+    while not finished:
+        finished = done.wait(POLL_SECONDS)
+        lines = file.readlines()
+        if lines:
+            bar.set_postfix_str(lines[-1].strip(), refresh=False)
+            bar.update(len(lines))

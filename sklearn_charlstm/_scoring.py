@@ -1,0 +1,107 @@
+"""Log-likelihoods of encoded texts, token by token."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+import numpy as np
+import torch
+
+from sklearn_charlstm._module import CharLSTM
+
+__all__ = ["token_log_likelihood"]
+
+# Bounds on memory: padded tokens computed at once, and steps of one chunk.
+MAX_TOKENS = 2**14
+MAX_STEPS = 256
+
+
+def token_log_likelihood(
+    weights, module_params, targets, vocabulary, *, boundaries, device
+):
+    """Compute log p(token | the tokens before it) for every target of every text.
+
+    Texts run through the network side by side, sorted by length; long ones in
+    chunks, the state of the LSTM carried along. So memory does not grow with the
+    length of the texts.
+
+    Parameters
+    ----------
+    weights : dict of str to ndarray
+        As returned by `train`.
+    module_params : dict
+        Arguments of `CharLSTM`.
+    targets : EncodedTexts
+        As from `targets_of`.
+    vocabulary : Vocabulary
+    boundaries : bool
+        Whether a text starts with <bos>, or with <cut> like any fragment.
+    device : torch.device
+
+    Returns
+    -------
+    log_likelihood : ndarray of shape (n_targets,), float64
+        In nats, in the order of `targets.ids`.
+    """
+    module = _restore(weights, module_params).to(device)
+    first_input = vocabulary.bos if boundaries else vocabulary.cut
+    ids, lengths = targets
+    starts = np.cumsum(lengths) - lengths
+    # Longest first, and equal texts side by side: the batches, and with them the
+    # roundings, are the same for every order of the rows.
+    order = sorted(
+        range(len(lengths)),
+        key=lambda row: (
+            -lengths[row],
+            ids[starts[row] : starts[row] + lengths[row]].tobytes(),
+        ),
+    )
+    order = np.array([row for row in order if lengths[row]], dtype=np.int64)
+    log_likelihood = np.empty(len(ids))
+    done = 0
+    with torch.inference_mode():
+        while done < len(order):
+            n_steps = min(lengths[order[done]], MAX_STEPS)
+            rows = order[done : done + max(1, MAX_TOKENS // n_steps)]
+            _score_batch(
+                module,
+                ids,
+                starts[rows],
+                lengths[rows],
+                vocabulary,
+                first_input,
+                log_likelihood,
+            )
+            done += len(rows)
+    return log_likelihood
+
+
+def _restore(weights, module_params):
+    # On the meta device nothing is drawn at random: torch's state stays untouched.
+    with torch.device("meta"):
+        module = CharLSTM(**module_params)
+    state = {key: torch.from_numpy(value) for key, value in weights.items()}
+    module.load_state_dict(state, assign=True)
+    return module.eval()
+
+
+def _score_batch(module, ids, starts, lengths, vocabulary, first_input, out):
+    """Fill `out` for texts given longest first."""
+    device = module.linear.weight.device
+    state = None
+    last = np.full((len(starts), 1), first_input)
+    for begin in range(0, lengths[0], MAX_STEPS):
+        n_rows = np.count_nonzero(lengths > begin)
+        steps = np.arange(begin, min(begin + MAX_STEPS, lengths[0]))
+        inside = steps < lengths[:n_rows, None]
+        positions = np.where(inside, starts[:n_rows, None] + steps, 0)
+        targets = ids[positions].astype(np.int64)
+        inputs = np.concatenate([last[:n_rows], targets[:, :-1]], axis=1)
+        last = targets[:, -1:]
+        if state is not None:
+            state = tuple(part[:, :n_rows].contiguous() for part in state)
+        logits, state = module(torch.as_tensor(inputs, device=device), state)
+        known = targets != vocabulary.unknown
+        wanted = torch.as_tensor(np.where(known, targets, 0), device=device)
+        chosen = module.log_probabilities(logits).gather(2, wanted[:, :, None])
+        scores = chosen.squeeze(2).cpu().numpy().astype(np.float64)
+        scores = np.where(known, vocabulary.log_known + scores, vocabulary.log_unknown)
+        out[positions[inside]] = scores[inside]

@@ -1,0 +1,3 @@
+"""Texts in many languages."""
+
+# SPDX-License-Identifier: BSD-3-Clause
