@@ -101,8 +101,11 @@ def _check_text(text, row):
 
 def _is_missing(value):
     # pandas.NA answers `!=` with itself, whose truth value is an error.
-    return value is None or type(value).__name__ == "NAType" or value is not value or (
-        isinstance(value, float) and value != value
+    return (
+        value is None
+        or type(value).__name__ == "NAType"
+        or value is not value
+        or (isinstance(value, float) and value != value)
     )
 
 

@@ -175,7 +175,9 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
         """Fit to texts encoded with an alphabet that other models may share."""
         device = resolve_device(self.device)
         # Two streams from one seed: numpy's for the windows, torch's for the rest.
-        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        seed = int(
+            check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        )
         self.vocabulary_ = vocabulary
         # Kept apart from the parameters, which the user may set anew after `fit`.
         self._module_params = {
@@ -322,7 +324,9 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
         """
         log_likelihood, _ = self._token_log_likelihood(X)
         if not len(log_likelihood):
-            raise ValueError("All texts are empty; there is no character to average over.")
+            raise ValueError(
+                "All texts are empty; there is no character to average over."
+            )
         return float(-np.mean(log_likelihood) / np.log(2))
 
     def perplexity(self, X):

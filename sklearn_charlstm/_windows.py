@@ -92,7 +92,9 @@ class WindowBatches:
         )
         n_windows = 1 + -(-(self.lengths - first) // self.maxlen)
         text = np.repeat(np.arange(len(n_windows)), n_windows)
-        index = np.arange(len(text)) - np.repeat(np.cumsum(n_windows) - n_windows, n_windows)
+        index = np.arange(len(text)) - np.repeat(
+            np.cumsum(n_windows) - n_windows, n_windows
+        )
         # Positions within the text: window 0 is [0, first), window 1 begins at first.
         begin = np.maximum(first[text] + (index - 1) * self.maxlen, 0)
         begin[index == 0] = 0
