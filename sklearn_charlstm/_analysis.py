@@ -4,6 +4,7 @@
 
 import re
 from collections.abc import Mapping
+from numbers import Real
 
 __all__ = ["analyze"]
 
@@ -100,13 +101,11 @@ def _check_text(text, row):
 
 
 def _is_missing(value):
-    # pandas.NA answers `!=` with itself, whose truth value is an error.
-    return (
-        value is None
-        or type(value).__name__ == "NAType"
-        or value is not value
-        or (isinstance(value, float) and value != value)
-    )
+    # The missing values of pandas: their truth value is an error, or they are no
+    # number, so that comparing one with itself does not serve.
+    if type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return value is None or (isinstance(value, Real) and value != value)
 
 
 def _check_tokens(tokens, row):

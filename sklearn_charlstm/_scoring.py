@@ -45,16 +45,15 @@ def token_log_likelihood(
     first_input = vocabulary.bos if boundaries else vocabulary.cut
     ids, lengths = targets
     starts = np.cumsum(lengths) - lengths
-    # Longest first, and equal texts side by side: the batches, and with them the
-    # roundings, are the same for every order of the rows.
-    order = sorted(
-        range(len(lengths)),
-        key=lambda row: (
-            -lengths[row],
-            ids[starts[row] : starts[row] + lengths[row]].tobytes(),
-        ),
-    )
-    order = np.array([row for row in order if lengths[row]], dtype=np.int64)
+    spans = zip(starts, starts + lengths, strict=True)
+    keys = [ids[start:end].tobytes() for start, end in spans]
+    # Equal texts are scored once, and the others in an order of their own: batches,
+    # and with them roundings, are the same for every order of the rows.
+    first_row = {}
+    for row, key in enumerate(keys):
+        first_row.setdefault(key, row)
+    distinct = sorted(first_row, key=lambda key: (-len(key), key))
+    order = np.array([first_row[key] for key in distinct if key], dtype=np.int64)
     log_likelihood = np.empty(len(ids))
     done = 0
     with torch.inference_mode():
@@ -71,7 +70,8 @@ def token_log_likelihood(
                 log_likelihood,
             )
             done += len(rows)
-    return log_likelihood
+    source = starts[[first_row[key] for key in keys]]
+    return log_likelihood[np.arange(len(ids)) + np.repeat(source - starts, lengths)]
 
 
 def _restore(weights, module_params):

@@ -242,7 +242,7 @@ def train(
     }
     module_settings = {f"module__{key}": value for key, value in module_params.items()}
     with _PROCESS_STATE, _one_thread(), seeded(device, seed):
-        net = _LanguageModelNet(CharLSTM, **settings, **module_settings, **net_params)
+        net = _LanguageModelNet(CharLSTM, **(settings | module_settings | net_params))
         try:
             net.fit(batches)
         except _Interrupted:

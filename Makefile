@@ -1,0 +1,29 @@
+# Two commands do everything: `make demo` and `make test`. Each makes the virtual
+# environment .venv first, with the versions in constraints.txt.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint clean
+
+# Without a GPU; `pip install torch` alone would fetch several GB of CUDA libraries on
+# Linux.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/python examples/plot_english_french.py $(ARGS)
+
+test: $(VENV)/installed lint
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV)

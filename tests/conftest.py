@@ -1,0 +1,39 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+# A model that trains in a blink.
+TINY = {
+    "maxlen": 8,
+    "epochs": 3,
+    "hidden_size": 8,
+    "embedding_dim": 4,
+    "device": "cpu",
+    "random_state": 0,
+}
+
+
+@pytest.fixture
+def tiny():
+    return dict(TINY)
+
+
+@pytest.fixture
+def texts():
+    return ["the cat and the dog", "le chat et le chien"] * 4
+
+
+@pytest.fixture
+def labels():
+    return np.array(["eng", "fra"] * 4)
+
+
+@pytest.fixture
+def udhr_folder():
+    folder = SHARED_DATA / "udhr"
+    if not folder.is_dir():
+        pytest.skip("the Universal Declaration is not beside the checkout")
+    return folder

@@ -1,0 +1,55 @@
+import pytest
+import torch
+
+from sklearn_charlstm._module import CharLSTM
+
+
+def make(**params):
+    defaults = {
+        "embedding_dim": 3,
+        "hidden_size": 4,
+        "num_layers": 1,
+        "dropout": 0.0,
+        "output": "softmax",
+    }
+    torch.manual_seed(0)
+    return CharLSTM(7, 5, **(defaults | params)).eval()
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_shapes(num_layers):
+    logits, (h, c) = make(num_layers=num_layers)(torch.zeros(2, 6, dtype=torch.long))
+    assert logits.shape == (2, 6, 5)
+    assert h.shape == c.shape == (num_layers, 2, 4)
+
+
+def test_causal():
+    module = make()
+    one = torch.tensor([[1, 2, 3, 4]])
+    other = torch.tensor([[1, 2, 6, 0]])
+    torch.testing.assert_close(module(one)[0][:, :2], module(other)[0][:, :2])
+    assert not torch.allclose(module(one)[0][:, 2:], module(other)[0][:, 2:])
+
+
+def test_state_carries_on():
+    module = make(num_layers=2)
+    inputs = torch.tensor([[1, 2, 3, 4, 5]])
+    whole, _ = module(inputs)
+    head, state = module(inputs[:, :2])
+    tail, _ = module(inputs[:, 2:], state)
+    torch.testing.assert_close(torch.cat([head, tail], dim=1), whole)
+
+
+@pytest.mark.parametrize("output", ["softmax", "sigmoid"])
+def test_probabilities_sum_to_one(output):
+    log_p = make(output=output).log_probabilities(torch.randn(3, 2, 5) * 20)
+    torch.testing.assert_close(log_p.exp().sum(dim=-1), torch.ones(3, 2))
+
+
+def test_sigmoid_is_divided_by_the_sum():
+    logits = torch.tensor([0.5, -1.0, 2.0])
+    p = torch.sigmoid(logits)
+    expected = torch.log(p / p.sum())
+    torch.testing.assert_close(
+        make(output="sigmoid").log_probabilities(logits), expected
+    )

@@ -1,0 +1,32 @@
+import math
+import os
+import pickle
+
+from sklearn_charlstm._progress import progress_line
+
+
+def test_silent_without_verbose(capsys):
+    with progress_line(["a", "b"], 3, verbose=0) as reports:
+        assert reports == [None, None]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_one_line_over_all_models(capsys):
+    with progress_line(["a", "b"], 3, verbose=1) as reports:
+        # As they come back from another process.
+        for report in pickle.loads(pickle.dumps(reports)):
+            for epoch in (1, 2, 3):
+                report(epoch, math.log(2) * 1.5)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "\n" not in err.strip("\n")
+    last = err.split("\r")[-1]
+    assert "6/6" in last
+    assert "b: 1.500 bits/char" in last
+
+
+def test_no_file_is_left_and_a_late_report_makes_none(capsys):
+    with progress_line(["a"], 1, verbose=1) as [report]:
+        folder = os.path.dirname(report.path)
+    report(1, 1.0)
+    assert not os.path.exists(folder)

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+
+from sklearn_charlstm import _windows
+from sklearn_charlstm._vocabulary import Vocabulary
+from sklearn_charlstm._windows import IGNORE, WindowBatches, targets_of
+
+
+def make(texts, *, boundaries, maxlen=4, batch_size=2, seed=0):
+    vocabulary = Vocabulary(texts, "char")
+    targets = targets_of(vocabulary.encode(texts), vocabulary, boundaries)
+    batches = WindowBatches(
+        targets,
+        vocabulary,
+        boundaries=boundaries,
+        maxlen=maxlen,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    return vocabulary, targets, batches
+
+
+def windows_of(batches):
+    """Return (inputs, targets) of all windows of one epoch, without the padding."""
+    return [
+        (row_in[row_out != IGNORE].tolist(), row_out[row_out != IGNORE].tolist())
+        for inputs, targets in batches
+        for row_in, row_out in zip(inputs, targets, strict=True)
+    ]
+
+
+@pytest.fixture
+def no_unknown(monkeypatch):
+    monkeypatch.setattr(_windows, "UNKNOWN_SHARE", 0.0)
+
+
+def test_end_of_text_is_a_target_where_boundaries_count():
+    vocabulary, targets, _ = make(["ab", "", "c"], boundaries=True)
+    end = vocabulary.eos
+    assert targets.ids.tolist() == [0, 1, end, end, 2, end]
+    assert targets.lengths.tolist() == [3, 1, 2]
+    _, targets, _ = make(["ab", "", "c"], boundaries=False)
+    assert targets.ids.tolist() == [0, 1, 2]
+    assert targets.lengths.tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize("boundaries", [True, False])
+@pytest.mark.parametrize("maxlen", [1, 3, 100])
+def test_every_epoch_has_each_token_once_as_a_target(boundaries, maxlen):
+    texts = ["abcdefghij", "k", "", "lmnop"]
+    _, targets, batches = make(texts, boundaries=boundaries, maxlen=maxlen)
+    for _ in range(5):
+        windows = windows_of(batches)
+        seen = sorted(id_ for _, window in windows for id_ in window)
+        assert seen == sorted(targets.ids.tolist())
+        assert max(len(window) for _, window in windows) <= maxlen
+
+
+@pytest.mark.usefixtures("no_unknown")
+def test_inputs_are_the_targets_one_step_later():
+    text = "abcdefghijklmnopq"
+    vocabulary, _, batches = make([text], boundaries=True)
+    for inputs, targets in windows_of(batches):
+        assert inputs[1:] == targets[:-1]
+        starts_text = targets[0] == vocabulary["a"]
+        assert inputs[0] == (vocabulary.bos if starts_text else vocabulary.cut)
+
+
+def test_fragments_never_start_with_bos():
+    vocabulary, _, batches = make(["abc", "defghijk"], boundaries=False)
+    assert {inputs[0] for inputs, _ in windows_of(batches)} == {vocabulary.cut}
+
+
+def test_short_texts_stay_whole():
+    _, _, batches = make(["abcd", "efg"], boundaries=False, maxlen=4)
+    assert sorted(window for _, window in windows_of(batches)) == [
+        [0, 1, 2, 3],
+        [4, 5, 6],
+    ]
+
+
+def test_cuts_move_from_epoch_to_epoch():
+    vocabulary, _, batches = make(["abcdefghijklmnopqrst"], boundaries=False)
+    first = {window[0] for _ in range(20) for _, window in windows_of(batches)}
+    assert len(first) == len(vocabulary)
+
+
+def test_number_of_batches_is_constant_and_sizes_are_even():
+    _, _, batches = make(["abcdefghij" * 9, "klm"], boundaries=False, batch_size=5)
+    for _ in range(10):
+        sizes = [len(inputs) for inputs, _ in batches]
+        assert len(sizes) == len(batches) == 5
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_share_of_the_history_is_unknown():
+    vocabulary, _, batches = make(["abcdefghij" * 1000], boundaries=False, maxlen=10)
+    inputs = np.concatenate([np.ravel(inputs[:, 1:]) for inputs, _ in batches])
+    share = np.mean(inputs == vocabulary.unknown)
+    assert 0.5 * _windows.UNKNOWN_SHARE < share < 2 * _windows.UNKNOWN_SHARE
+
+
+def test_same_seed_same_batches():
+    runs = [windows_of(make(["abcdefghij"] * 5, boundaries=True)[2]) for _ in range(2)]
+    assert runs[0] == runs[1]
+    assert runs[0] != windows_of(make(["abcdefghij"] * 5, boundaries=True, seed=1)[2])
