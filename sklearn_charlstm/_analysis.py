@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from numbers import Real
 
-__all__ = ["analyze"]
+__all__ = ["analyze", "is_missing"]
 
 _WORD_OR_MARK = re.compile(r"\w+|[^\w\s]")
 
@@ -83,7 +83,7 @@ def _check_text(text, row):
             f"X[{row}] is {type(text).__name__}, not str; decode it first, for "
             "instance with .decode('utf-8')."
         )
-    if _is_missing(text):
+    if is_missing(text):
         raise ValueError(
             f"X[{row}] is a missing value ({text!r}); drop the sample or replace it "
             "by an empty text ''."
@@ -100,7 +100,8 @@ def _check_text(text, row):
     )
 
 
-def _is_missing(value):
+def is_missing(value):
+    """Tell whether a value is None, NaN or a missing value of pandas."""
     # The missing values of pandas: their truth value is an error, or they are no
     # number, so that comparing one with itself does not serve.
     if type(value).__name__ in ("NAType", "NaTType"):

@@ -6,7 +6,7 @@ from numbers import Integral
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
-from sklearn.utils import assert_all_finite, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import (
@@ -16,7 +16,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from sklearn_charlstm._analysis import analyze
+from sklearn_charlstm._analysis import analyze, is_missing
 from sklearn_charlstm._language_model import CharLSTMLanguageModel
 from sklearn_charlstm._progress import progress_line
 from sklearn_charlstm._vocabulary import Vocabulary
@@ -48,7 +48,7 @@ class CharLMLanguageClassifier(ClassifierMixin, BaseEstimator):
         Length of the vector that stands for a character.
     num_layers : int, default=1
         LSTM layers.
-    dropout : float, default=0.2
+    dropout : float, default=0.3
         Share of units dropped at random in training, in [0, 1).
     batch_size : int, default=16
         Windows used for one update of the weights.
@@ -145,7 +145,7 @@ class CharLMLanguageClassifier(ClassifierMixin, BaseEstimator):
         hidden_size=128,
         embedding_dim=32,
         num_layers=1,
-        dropout=0.2,
+        dropout=0.3,
         batch_size=16,
         lr=5e-3,
         weight_decay=0.01,
@@ -209,7 +209,11 @@ class CharLMLanguageClassifier(ClassifierMixin, BaseEstimator):
         validate_data(self, X, y, skip_check_array=True)
         check_consistent_length(X, y)
         y = column_or_1d(y, warn=True)
-        assert_all_finite(y, input_name="y")
+        for row, label in enumerate(y):
+            if is_missing(label):
+                raise ValueError(
+                    f"y[{row}] is a missing value ({label!r}); drop the sample."
+                )
         check_classification_targets(y)
         self.classes_, class_index, self.class_count_ = np.unique(
             y, return_inverse=True, return_counts=True

@@ -2,11 +2,15 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
+import threading
 from contextlib import contextmanager
 
 import torch
 
-__all__ = ["resolve_device", "seeded"]
+__all__ = ["one_thread", "resolve_device", "seeded"]
+
+# The number of threads and the random state belong to the process.
+_PROCESS_STATE = threading.RLock()
 
 
 def resolve_device(device):
@@ -55,10 +59,28 @@ def resolve_device(device):
 
 
 @contextmanager
+def one_thread():
+    """Let torch compute in one thread for a while, and nothing else beside it.
+
+    Sums in another order have other roundings, and training multiplies them: a model
+    must not depend on the number of cores or jobs. And the matrices are so small that
+    threads wait for each other longer than they compute.
+    """
+    with _PROCESS_STATE:
+        n_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(n_threads)
+
+
+@contextmanager
 def seeded(device, seed):
     """Seed torch for a while, on the CPU and on `device`, and then restore it.
 
-    `torch.manual_seed` would seed every GPU of the machine.
+    To be used within `one_thread`. `torch.manual_seed` would seed every GPU of the
+    machine.
     """
     cuda_devices = [device] if device.type == "cuda" else []
     mps_state = torch.mps.get_rng_state() if device.type == "mps" else None

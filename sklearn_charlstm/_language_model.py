@@ -40,7 +40,7 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
         Length of the vector that stands for a character.
     num_layers : int, default=1
         LSTM layers.
-    dropout : float, default=0.2
+    dropout : float, default=0.3
         Share of units dropped at random in training, in [0, 1).
     batch_size : int, default=16
         Windows used for one update of the weights.
@@ -142,7 +142,7 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
         hidden_size=128,
         embedding_dim=32,
         num_layers=1,
-        dropout=0.2,
+        dropout=0.3,
         batch_size=16,
         lr=5e-3,
         weight_decay=0.01,

@@ -5,6 +5,7 @@
 import numpy as np
 import torch
 
+from sklearn_charlstm._device import one_thread
 from sklearn_charlstm._module import CharLSTM
 
 __all__ = ["token_log_likelihood"]
@@ -56,7 +57,7 @@ def token_log_likelihood(
     order = np.array([first_row[key] for key in distinct if key], dtype=np.int64)
     log_likelihood = np.empty(len(ids))
     done = 0
-    with torch.inference_mode():
+    with one_thread(), torch.inference_mode():
         while done < len(order):
             n_steps = min(lengths[order[done]], MAX_STEPS)
             rows = order[done : done + max(1, MAX_TOKENS // n_steps)]

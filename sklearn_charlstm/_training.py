@@ -4,8 +4,6 @@
 
 import copy
 import math
-import threading
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -15,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import OneCycleLR
 
-from sklearn_charlstm._device import seeded
+from sklearn_charlstm._device import one_thread, seeded
 from sklearn_charlstm._module import CharLSTM
 from sklearn_charlstm._windows import IGNORE
 
@@ -43,9 +41,6 @@ _OWN_SETTINGS = {
     "warm_start": None,
     "predict_nonlinearity": None,
 }
-
-# The random state and the number of threads are the process's, not the thread's.
-_PROCESS_STATE = threading.Lock()
 
 
 class _BinaryCrossEntropy(nn.Module):
@@ -133,18 +128,6 @@ class _LanguageModelNet(NeuralNet):
             if self.notifying_ == "on_epoch_end":
                 raise
             raise _Interrupted from interrupt
-
-
-@contextmanager
-def _one_thread():
-    # Sums in another order give other roundings, and training multiplies them: the
-    # model must not depend on how many cores or jobs there are.
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 def _check_net_params(net_params):
@@ -241,7 +224,7 @@ def train(
         "verbose": 0,
     }
     module_settings = {f"module__{key}": value for key, value in module_params.items()}
-    with _PROCESS_STATE, _one_thread(), seeded(device, seed):
+    with one_thread(), seeded(device, seed):
         net = _LanguageModelNet(CharLSTM, **(settings | module_settings | net_params))
         try:
             net.fit(batches)
