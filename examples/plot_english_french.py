@@ -21,6 +21,7 @@ the files ``DIR/eng.txt`` and ``DIR/fra.txt``, and ``--udhr`` alone downloads it
 # last 20 % for the test.
 
 import argparse
+import time
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -68,7 +69,9 @@ for language in LANGUAGES:
 # One model per language. A class may be a single long text.
 
 clf = CharLMLanguageClassifier(n_jobs=2, random_state=0, verbose=1)
+start = time.perf_counter()
 clf.fit([train[language] for language in LANGUAGES], LANGUAGES)
+print(f"fit took {time.perf_counter() - start:.0f} s")
 
 for language, model in zip(clf.classes_, clf.language_models_, strict=True):
     bits = model.bits_per_character([test[language]])
