@@ -134,14 +134,14 @@ figure, axes = plt.subplots(figsize=(5.6, 5.6), layout="constrained")
 shades = plt.get_cmap("viridis")(np.linspace(0.9, 0.1, len(LENGTHS)))
 for length, shade in zip(LENGTHS, shades, strict=True):
     unit = "character" if length == 1 else "characters"
-    RocCurveDisplay.from_predictions(
+    display = RocCurveDisplay.from_predictions(
         y_true,
         scores[length],
         name=f"{length} {unit}",
         ax=axes,
-        curve_kwargs={"color": shade, "linewidth": 3 if length == 5 else 1.5},
         plot_chance_level=length == LENGTHS[-1],
     )
+    display.line_.set(color=shade, linewidth=3 if length == 5 else 1.5)
 axes.set(
     title="English or French? Random fragments of unseen text",
     xlabel="False positive rate (English taken for French)",
