@@ -3,27 +3,34 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from numbers import Real
+from typing import Any, Literal
 
-__all__ = ["analyze", "is_missing"]
+__all__ = ["Analyzer", "analyze", "is_missing"]
+
+Analyzer = Literal["char", "byte", "word"] | Callable[[Any], Iterable[Hashable]]
 
 _WORD_OR_MARK = re.compile(r"\w+|[^\w\s]")
 
 
-def _characters(text):
+def _characters(text: str) -> Sequence[str]:
     return text
 
 
-def _utf8_bytes(text):
+def _utf8_bytes(text: str) -> Sequence[int]:
     # A lone surrogate is no valid UTF-8, but it is a Python str: let it pass.
     return text.encode("utf-8", "surrogatepass")
 
 
-_ANALYZERS = {"char": _characters, "byte": _utf8_bytes, "word": _WORD_OR_MARK.findall}
+_ANALYZERS: dict[str, Callable[[str], Sequence[Hashable]]] = {
+    "char": _characters,
+    "byte": _utf8_bytes,
+    "word": _WORD_OR_MARK.findall,
+}
 
 
-def analyze(X, analyzer):
+def analyze(X: Collection[Any], analyzer: Analyzer) -> list[Sequence[Hashable]]:
     """Check the samples and turn each into its sequence of tokens.
 
     Parameters
@@ -51,7 +58,7 @@ def analyze(X, analyzer):
     return [_check_tokens(analyzer(sample), row) for row, sample in enumerate(X)]
 
 
-def _check_container(X):
+def _check_container(X: object) -> None:
     if isinstance(X, (str, bytes, bytearray)):
         raise ValueError(
             f"X must be a sequence of texts, got one {type(X).__name__}; "
@@ -75,7 +82,7 @@ def _check_container(X):
         )
 
 
-def _check_text(text, row):
+def _check_text(text: object, row: int) -> str:
     if isinstance(text, str):
         return text
     if isinstance(text, (bytes, bytearray)):
@@ -88,7 +95,7 @@ def _check_text(text, row):
             f"X[{row}] is a missing value ({text!r}); drop the sample or replace it "
             "by an empty text ''."
         )
-    if isinstance(text, (list, tuple)) or getattr(text, "ndim", 0):
+    if isinstance(text, (list, tuple)) or getattr(text, "ndim", None):
         raise ValueError(
             f"X must be one-dimensional, one text per sample, but X[{row}] is "
             f"{type(text).__name__}; join its parts to one str, or set `analyzer` "
@@ -100,7 +107,7 @@ def _check_text(text, row):
     )
 
 
-def is_missing(value):
+def is_missing(value: Any) -> bool:
     """Tell whether a value is None, NaN or a missing value of pandas."""
     # The missing values of pandas: their truth value is an error, or they are no
     # number, so that comparing one with itself does not serve.
@@ -109,7 +116,7 @@ def is_missing(value):
     return value is None or (isinstance(value, Real) and value != value)
 
 
-def _check_tokens(tokens, row):
+def _check_tokens(tokens: Iterable[Hashable], row: int) -> Sequence[Hashable]:
     try:
         tokens = tuple(tokens)
         hash(tokens)

@@ -2,45 +2,66 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Hashable, Iterable, Sequence
+from itertools import compress
 from numbers import Integral
+from typing import Any, Literal, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
-from sklearn.utils import check_random_state
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import (
+    _check_sample_weight,
     check_consistent_length,
     check_is_fitted,
     column_or_1d,
     validate_data,
 )
 
-from sklearn_charlstm._analysis import analyze, is_missing
-from sklearn_charlstm._language_model import CharLSTMLanguageModel
+from sklearn_charlstm._analysis import Analyzer, analyze, is_missing
+from sklearn_charlstm._bayes import BayesRuleMixin
+from sklearn_charlstm._language_model import (
+    CharLSTMLanguageModel,
+    check_no_early_stopping,
+)
 from sklearn_charlstm._progress import progress_line
-from sklearn_charlstm._vocabulary import Vocabulary
+from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
 __all__ = ["CharLMLanguageClassifier"]
 
+# The parameters that the language models do not have.
+_OWN_PARAMETERS = ("class_prior", "n_jobs")
 
-def _fit_language_model(model, encoded, vocabulary, name, report):
-    return model._fit_encoded(encoded, vocabulary, name=name, report=report)
+
+def _train_language_model(
+    model: CharLSTMLanguageModel,
+    encoded: EncodedTexts,
+    sample_weight: NDArray[Any],
+    **how: Any,
+) -> CharLSTMLanguageModel:
+    return model._train(encoded, sample_weight, **how)
 
 
-class CharLMLanguageClassifier(ClassifierMixin, BaseEstimator):
+class CharLMLanguageClassifier(BayesRuleMixin, BaseEstimator):
     """Classify texts by the likelihood ratio of character language models.
 
     `fit` trains one LSTM language model on the texts of each class. A new text goes
     to the class whose model gives it the highest probability: Bayes' rule with equal
-    priors. For two classes `decision_function` is the log-likelihood ratio.
+    priors. For two classes `decision_function` is then the log-likelihood ratio.
 
     Parameters
     ----------
     maxlen : int, default=16
         Longest history in training, in characters: texts are cut into windows of
         at most this many. Scoring uses the whole history.
-    epochs : int, default=40
+    epochs : int, default=30
         Passes over the training texts.
     hidden_size : int, default=128
         Units in each LSTM layer.
@@ -53,8 +74,8 @@ class CharLMLanguageClassifier(ClassifierMixin, BaseEstimator):
     batch_size : int, default=16
         Windows used for one update of the weights.
     lr : float, default=0.005
-        Highest learning rate of AdamW. It rises linearly over the first tenth of
-        the updates and falls along a cosine after.
+        Learning rate of AdamW. It is constant; the weights are averaged over the
+        last part of training.
     weight_decay : float, default=0.01
         Weight decay of AdamW.
     boundaries : bool, default=False
@@ -69,6 +90,21 @@ class CharLMLanguageClassifier(ClassifierMixin, BaseEstimator):
     output : {'softmax', 'sigmoid'}, default='softmax'
         'sigmoid' trains one yes-or-no output per character with binary
         cross-entropy; they are divided by their sum when scoring.
+    class_prior : array-like of shape (n_classes,), 'empirical' or None, default=None
+        Probability of each class before the text is seen, in the order of `classes_`;
+        'empirical': its share of the training texts, or of their weights; None: the
+        same for all.
+    early_stopping : bool, default=False
+        Whether to set aside part of the training texts, to stop when their loss no
+        longer falls, and to keep the weights of the best epoch.
+    validation_fraction : float, default=0.1
+        Share of the texts to set aside for early stopping, in (0, 1).
+    n_iter_no_change : int, default=5
+        Epochs in a row without a lower validation loss that end the training.
+    warm_start : bool, default=False
+        Whether `fit` goes on from where the last call stopped, up to `epochs`
+        epochs in total. With the same texts and parameters the result is that of
+        one call with as many epochs.
     device : str, default='auto'
         'auto' (CUDA, else MPS, else CPU), 'cpu', 'cuda', 'cuda:1' or 'mps'.
     n_jobs : int, default=None
@@ -76,8 +112,8 @@ class CharLMLanguageClassifier(ClassifierMixin, BaseEstimator):
         :obj:`joblib.parallel_config` context, -1 all cores. The result does not
         depend on it.
     random_state : int, RandomState instance or None, default=None
-        Seed of weights, windows and dropout. An int gives the same model in every
-        `fit` on the same machine.
+        Seed of weights, windows, dropout and validation texts. An int gives the same
+        model in every `fit` on the same machine.
     verbose : int, default=0
         1 shows a progress line with the current bits per character.
     net_params : dict, default=None
@@ -88,14 +124,15 @@ class CharLMLanguageClassifier(ClassifierMixin, BaseEstimator):
     ----------
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted.
-    class_count_ : ndarray of shape (n_classes,), int64
-        Training texts of each class.
-    class_log_prior_ : ndarray of shape (n_classes,)
-        Log-probability of each class before the text is seen: the same for all.
+    class_count_ : ndarray of shape (n_classes,), float64
+        Training texts of each class, or the sum of their weights.
+    class_log_prior_ : ndarray of shape (n_classes,), float64
+        Log-probability of each class before the text is seen.
     language_models_ : list of n_classes CharLSTMLanguageModel
         The models, in the order of `classes_`.
     vocabulary_ : Vocabulary
-        The alphabet that all models share, a dict from character to id.
+        The alphabet that all models share, a dict from character to id. After
+        `add_class` that of the latest model, which holds the others'.
     loss_curve_ : list of n_classes ndarrays of shape (n_iter_[k],)
         Negative log-likelihood per character of the training texts in each epoch,
         in nats, with dropout.
@@ -134,30 +171,36 @@ class CharLMLanguageClassifier(ClassifierMixin, BaseEstimator):
 
     _parameter_constraints: dict = {
         **CharLSTMLanguageModel._parameter_constraints,
+        "class_prior": [StrOptions({"empirical"}), "array-like", None],
         "n_jobs": [Integral, None],
     }
 
     def __init__(
         self,
         *,
-        maxlen=16,
-        epochs=40,
-        hidden_size=128,
-        embedding_dim=32,
-        num_layers=1,
-        dropout=0.3,
-        batch_size=16,
-        lr=5e-3,
-        weight_decay=0.01,
-        boundaries=False,
-        analyzer="char",
-        output="softmax",
-        device="auto",
-        n_jobs=None,
-        random_state=None,
-        verbose=0,
-        net_params=None,
-    ):
+        maxlen: int = 16,
+        epochs: int = 30,
+        hidden_size: int = 128,
+        embedding_dim: int = 32,
+        num_layers: int = 1,
+        dropout: float = 0.3,
+        batch_size: int = 16,
+        lr: float = 5e-3,
+        weight_decay: float = 0.01,
+        boundaries: bool = False,
+        analyzer: Analyzer = "char",
+        output: Literal["softmax", "sigmoid"] = "softmax",
+        class_prior: ArrayLike | Literal["empirical"] | None = None,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
+        warm_start: bool = False,
+        device: str = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+        net_params: dict[str, Any] | None = None,
+    ) -> None:
         self.maxlen = maxlen
         self.epochs = epochs
         self.hidden_size = hidden_size
@@ -170,21 +213,24 @@ class CharLMLanguageClassifier(ClassifierMixin, BaseEstimator):
         self.boundaries = boundaries
         self.analyzer = analyzer
         self.output = output
+        self.class_prior = class_prior
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
         self.device = device
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
         self.net_params = net_params
 
-    def _new_language_model(self, random_state):
-        params = self.get_params(deep=False)
-        del params["n_jobs"]
-        # The progress line is drawn once, for all models together.
-        params.update(random_state=random_state, verbose=0)
-        return CharLSTMLanguageModel(**params)
-
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y):
+    def fit(
+        self,
+        X: Collection[Any],
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Train one language model per class.
 
         Parameters
@@ -193,6 +239,10 @@ class CharLMLanguageClassifier(ClassifierMixin, BaseEstimator):
             Training texts.
         y : array-like of shape (n_samples,)
             Their labels, of at least two classes.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights of the texts in the loss of their class's model,
+            where only their ratios count, and in `class_count_`. A text of weight 0
+            is as if not given.
 
         Returns
         -------
@@ -202,63 +252,308 @@ class CharLMLanguageClassifier(ClassifierMixin, BaseEstimator):
         ------
         TypeError, ValueError
             If `X` is not a sequence of texts or `y` not one label for each, if a
-            class has no character in any of its texts, if `device` is not there, or
-            if training diverges.
+            class has no character in any of its texts, if `class_prior` is not one
+            probability for each class, if `device` is not there, if training
+            diverges, or if it cannot go on (``warm_start=True``) with the classes
+            and parameters as they are.
         """
+        sequences, labels, weights = self._check_texts(X, y, sample_weight)
+        classes, class_index = np.unique(labels, return_inverse=True)
+        if len(classes) < 2:
+            raise ValueError(
+                f"y holds one class only ({classes[0]!r}); the classifier needs texts "
+                "of at least two. For one kind of text use CharLSTMLanguageModel."
+            )
+        n_tokens = np.bincount(class_index, weights=[*map(len, sequences)])
+        for label, n_tokens_of_class in zip(classes, n_tokens, strict=True):
+            if not n_tokens_of_class:
+                raise ValueError(
+                    f"All texts of class {str(label)!r} are empty; pass at least one "
+                    "character for each class."
+                )
+        # A copy is trained: an error or an interrupt leaves this one as it was.
+        clf = copy.copy(self)
+        if not (self.warm_start and hasattr(self, "language_models_")):
+            clf._start(classes, sequences)
+        elif not np.array_equal(classes, self.classes_):
+            raise ValueError(
+                f"y holds the classes {classes}, and {self.classes_} at the start of "
+                "training; with warm_start=True they must be the same."
+            )
+        clf.class_count_ = np.bincount(class_index, weights=weights).astype(float)
+        clf.class_log_prior_ = clf._log_prior()
+        clf._train(sequences, class_index, weights, one_pass=False)
+        return self._take_over(clf)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(
+        self,
+        X: Collection[Any],
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
+        """Go once over more texts.
+
+        The alphabet is that of the first call: characters that only later texts
+        have are unknown. The state of the optimizers is kept from call to call. A
+        class that no text has been seen of has an untrained model.
+
+        Parameters
+        ----------
+        X : sequence of str, shape (n_samples,)
+            Training texts.
+        y : array-like of shape (n_samples,)
+            Their labels.
+        classes : array-like of shape (n_classes,), default=None
+            All labels there will ever be; required in the first call.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights of the texts; in the loss only their ratios within
+            a call and a class count.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `fit`; if ``early_stopping=True``, if `classes` is missing or not as in
+            the first call, or if a label is none of them.
+        """
+        check_no_early_stopping(self.early_stopping)
+        sequences, labels, weights = self._check_texts(X, y, sample_weight)
+        clf = copy.copy(self)
+        first_call = not hasattr(self, "language_models_")
+        if classes is None:
+            if first_call:
+                raise ValueError("classes must be passed on the first call.")
+        else:
+            classes = np.unique(column_or_1d(classes))
+            if first_call:
+                clf._start(classes, sequences)
+            elif not np.array_equal(classes, self.classes_):
+                raise ValueError(
+                    f"`classes={classes}` is not the same as on the first call: "
+                    f"{self.classes_}."
+                )
+        strange = np.setdiff1d(labels, clf.classes_)
+        if len(strange):
+            raise ValueError(
+                f"y holds labels that are not in `classes`: {strange}; add_class adds "
+                "a class."
+            )
+        class_index = np.searchsorted(clf.classes_, labels)
+        clf.class_count_ = clf.class_count_ + np.bincount(
+            class_index, weights=weights, minlength=len(clf.classes_)
+        )
+        clf.class_log_prior_ = clf._log_prior()
+        clf._train(sequences, class_index, weights, one_pass=True)
+        return self._take_over(clf)
+
+    def add_class(
+        self,
+        label: Any,
+        X: Collection[Any],
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
+        """Train the language model of one more class; leave the others as they are.
+
+        The alphabet of the new model is the common one and the characters of its own
+        texts. The log-likelihoods under the other models stay the same to the last
+        bit.
+
+        Parameters
+        ----------
+        label : object
+            The new label, of the type of `classes_`.
+        X : sequence of str, shape (n_samples,)
+            Texts of the new class.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights of the texts, as in `fit`.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `X` is not a sequence of texts with at least one character, if the
+            label is there already or of another type, or if `class_prior` is not one
+            probability for each class, the new one among them.
+        """
+        check_is_fitted(self)
+        self._validate_params()
+        is_object = self.classes_.dtype == object
+        classes = np.array(
+            [*self.classes_.tolist(), label], dtype=object if is_object else None
+        )
+        if classes.ndim != 1 or classes.dtype.kind != self.classes_.dtype.kind:
+            raise ValueError(
+                f"The label {label!r} is not of the type of classes_: {self.classes_}."
+            )
+        if label in self.classes_:
+            raise ValueError(f"There is a class {label!r} already.")
+        sequences, _, weights = self._check_texts(
+            X, np.repeat(classes[-1:], len(X)), sample_weight
+        )
+        if not any(map(len, sequences)):
+            raise ValueError("All texts are empty; pass at least one character.")
+        place = int(np.searchsorted(self.classes_, classes[-1]))
+        clf = copy.copy(self)
+        clf.classes_ = np.sort(classes)
+        clf.class_count_ = np.insert(self.class_count_, place, weights.sum())
+        clf.class_log_prior_ = clf._log_prior()
+        clf.vocabulary_ = self.vocabulary_.extended(sequences)
+        [*_, seed] = self._seeds(len(classes))
+        [model] = clf._train_models(
+            [clf._new_language_model(seed, clf.vocabulary_)],
+            [sequences],
+            [weights],
+            [label],
+            one_pass=False,
+        )
+        models = self.language_models_
+        clf.language_models_ = [*models[:place], model, *models[place:]]
+        return self._take_over(clf)
+
+    def _take_over(self, clf: Self) -> Self:
+        """Become the trained copy."""
+        models = clf.language_models_
+        clf.loss_curve_ = [model.loss_curve_ for model in models]
+        clf.n_iter_ = np.array([model.n_iter_ for model in models])
+        clf.device_ = models[-1].device_
+        self.__dict__.update(clf.__dict__)
+        return self
+
+    def _check_texts(
+        self, X: Collection[Any], y: ArrayLike, sample_weight: ArrayLike | None
+    ) -> tuple[list[Sequence[Hashable]], NDArray[Any], NDArray[Any]]:
+        """Return texts, labels and weights of all texts whose weight is not 0."""
         sequences = analyze(X, self.analyzer)
         validate_data(self, X, y, skip_check_array=True)
         check_consistent_length(X, y)
-        y = column_or_1d(y, warn=True)
-        for row, label in enumerate(y):
+        labels: NDArray[Any] = column_or_1d(y, warn=True)
+        for row, label in enumerate(labels):
             if is_missing(label):
                 raise ValueError(
                     f"y[{row}] is a missing value ({label!r}); drop the sample."
                 )
-        check_classification_targets(y)
-        self.classes_, class_index, self.class_count_ = np.unique(
-            y, return_inverse=True, return_counts=True
+        check_classification_targets(labels)
+        weights = _check_sample_weight(
+            sample_weight, sequences, dtype=np.float64, ensure_non_negative=True
         )
-        n_classes = len(self.classes_)
-        if n_classes < 2:
+        kept = weights > 0
+        if not kept.any():
             raise ValueError(
-                f"y holds one class only ({self.classes_[0]!r}); the classifier needs "
-                "texts of at least two. For one kind of text use CharLSTMLanguageModel."
+                "Sample weights must contain at least one non-zero number."
             )
-        names = [str(label) for label in self.classes_]
-        by_class = [
-            [sequences[row] for row in np.flatnonzero(class_index == k)]
-            for k in range(n_classes)
-        ]
-        for name, class_sequences in zip(names, by_class, strict=True):
-            if not any(map(len, class_sequences)):
-                raise ValueError(
-                    f"All texts of class {name!r} are empty; pass at least one "
-                    "character for each class."
-                )
-        self.class_log_prior_ = np.full(n_classes, -np.log(n_classes))
-        self.vocabulary_ = Vocabulary(sequences, self.analyzer)
-        seeds = check_random_state(self.random_state).randint(
-            np.iinfo(np.int32).max, size=n_classes
-        )
-        with progress_line(names, self.epochs, self.verbose) as reports:
-            self.language_models_ = Parallel(n_jobs=self.n_jobs)(
-                delayed(_fit_language_model)(
-                    self._new_language_model(int(seed)),
-                    self.vocabulary_.encode(class_sequences),
-                    self.vocabulary_,
-                    f"the language model of class {name!r}",
-                    report,
-                )
-                for seed, class_sequences, name, report in zip(
-                    seeds, by_class, names, reports, strict=True
-                )
-            )
-        self.loss_curve_ = [model.loss_curve_ for model in self.language_models_]
-        self.n_iter_ = np.array([model.n_iter_ for model in self.language_models_])
-        self.device_ = self.language_models_[0].device_
-        return self
+        return list(compress(sequences, kept)), labels[kept], weights[kept]
 
-    def log_likelihood(self, X):
+    def _start(self, classes: NDArray[Any], sequences: Iterable[Iterable[Any]]) -> None:
+        """Draw the weights that the training of all models starts from."""
+        if len(classes) < 2:
+            raise ValueError(
+                f"`classes={classes}` is one class only; the classifier needs two."
+            )
+        self.classes_ = classes
+        self.class_count_ = np.zeros(len(classes))
+        self.vocabulary_ = Vocabulary(sequences, self.analyzer, self.boundaries)
+        self.language_models_ = [
+            self._new_language_model(seed, self.vocabulary_)
+            for seed in self._seeds(len(classes))
+        ]
+
+    def _seeds(self, n_models: int) -> list[int]:
+        # Drawn up front, so that nothing depends on the order of the training.
+        random_state = check_random_state(self.random_state)
+        return random_state.randint(np.iinfo(np.int32).max, size=n_models).tolist()
+
+    def _language_model_params(self) -> dict[str, Any]:
+        params = self.get_params(deep=False)
+        for name in _OWN_PARAMETERS:
+            del params[name]
+        # The progress line is drawn once, for all models together.
+        return params | {"verbose": 0}
+
+    def _new_language_model(
+        self, seed: int, vocabulary: Vocabulary
+    ) -> CharLSTMLanguageModel:
+        params = self._language_model_params() | {"random_state": seed}
+        model = CharLSTMLanguageModel(**params)
+        model._start(vocabulary)
+        return model
+
+    def _train(
+        self,
+        sequences: list[Sequence[Hashable]],
+        class_index: NDArray[np.intp],
+        sample_weight: NDArray[Any],
+        *,
+        one_pass: bool,
+    ) -> None:
+        rows = [np.flatnonzero(class_index == k) for k in range(len(self.classes_))]
+        self.language_models_ = self._train_models(
+            self.language_models_,
+            [[sequences[row] for row in rows_of_class] for rows_of_class in rows],
+            [sample_weight[rows_of_class] for rows_of_class in rows],
+            self.classes_,
+            one_pass=one_pass,
+        )
+
+    def _train_models(
+        self,
+        models: list[CharLSTMLanguageModel],
+        sequences: list[list[Sequence[Hashable]]],
+        sample_weight: list[NDArray[Any]],
+        labels: Iterable[Any],
+        *,
+        one_pass: bool,
+    ) -> list[CharLSTMLanguageModel]:
+        """Train copies of the models side by side, each on texts of its own."""
+        params = self._language_model_params()
+        # Each model keeps the seed it was started with.
+        del params["random_state"]
+        models = [copy.copy(model).set_params(**params) for model in models]
+        epochs = [1 if one_pass else model._epochs_to_go() for model in models]
+        names = [str(label) for label in labels]
+        with progress_line(names, max(epochs), self.verbose) as reports:
+            return Parallel(n_jobs=self.n_jobs)(
+                delayed(_train_language_model)(
+                    model,
+                    model.vocabulary_.encode(sequences[k]),
+                    sample_weight[k],
+                    epochs=epochs[k],
+                    keep_state=one_pass or self.warm_start,
+                    name=f"the language model of class {names[k]!r}",
+                    report=reports[k],
+                )
+                for k, model in enumerate(models)
+            )
+
+    def _log_prior(self) -> NDArray[np.float64]:
+        n_classes = len(self.classes_)
+        if self.class_prior is None:
+            return np.full(n_classes, -np.log(n_classes))
+        if isinstance(self.class_prior, str):
+            # A class without a text so far cannot be predicted.
+            with np.errstate(divide="ignore"):
+                return np.log(self.class_count_ / self.class_count_.sum())
+        prior = np.asarray(self.class_prior, dtype=float)
+        if (
+            prior.shape != (n_classes,)
+            or not (prior > 0).all()
+            or not np.isclose(prior.sum(), 1)
+        ):
+            raise ValueError(
+                f"`class_prior` must be {n_classes} positive probabilities that sum to "
+                f"1, one for each of the classes {self.classes_}, got "
+                f"{self.class_prior!r}."
+            )
+        return np.log(prior)
+
+    def log_likelihood(self, X: Collection[Any]) -> NDArray[np.float64]:
         """Compute the log-likelihood of every text under the model of each class.
 
         Parameters
@@ -275,110 +570,7 @@ class CharLMLanguageClassifier(ClassifierMixin, BaseEstimator):
             [model.score_samples(X) for model in self.language_models_]
         )
 
-    def predict_joint_log_proba(self, X):
-        """Compute the joint log-probability of every text and each class.
-
-        Parameters
-        ----------
-        X : sequence of str, shape (n_samples,)
-
-        Returns
-        -------
-        joint : ndarray of shape (n_samples, n_classes), float64
-            log p(text, class) = log p(text | class) + log p(class) in nats.
-        """
-        return self.log_likelihood(X) + self.class_log_prior_
-
-    def score_samples(self, X):
-        """Compute the log-likelihood of every text under all classes together.
-
-        It is low for a text that is like no class.
-
-        Parameters
-        ----------
-        X : sequence of str, shape (n_samples,)
-
-        Returns
-        -------
-        log_likelihood : ndarray of shape (n_samples,), float64
-            log p(text) in nats.
-        """
-        return np.logaddexp.reduce(self.predict_joint_log_proba(X), axis=1)
-
-    def predict_log_proba(self, X):
-        """Compute the log-probability of each class given the text.
-
-        Parameters
-        ----------
-        X : sequence of str, shape (n_samples,)
-
-        Returns
-        -------
-        log_proba : ndarray of shape (n_samples, n_classes), float64
-            log p(class | text) in nats, in the order of `classes_`.
-        """
-        joint = self.predict_joint_log_proba(X)
-        return joint - np.logaddexp.reduce(joint, axis=1, keepdims=True)
-
-    def predict_proba(self, X):
-        """Compute the probability of each class given the text.
-
-        Parameters
-        ----------
-        X : sequence of str, shape (n_samples,)
-
-        Returns
-        -------
-        proba : ndarray of shape (n_samples, n_classes), float64
-            p(class | text), in the order of `classes_`; each row sums to one.
-        """
-        return np.exp(self.predict_log_proba(X))
-
-    def decision_function(self, X):
-        """Compute the log-likelihood ratio, or log-odds, of the classes.
-
-        Parameters
-        ----------
-        X : sequence of str, shape (n_samples,)
-
-        Returns
-        -------
-        decision : ndarray, float64
-            In nats. Two classes: shape (n_samples,), the log-likelihood ratio
-            log p(text | classes_[1]) - log p(text | classes_[0]), positive where
-            `predict` gives ``classes_[1]``. More: shape (n_samples, n_classes), the
-            log-odds log p(class | text) - log p(any other class | text).
-        """
-        joint = self.predict_joint_log_proba(X)
-        if len(self.classes_) == 2:
-            return joint[:, 1] - joint[:, 0]
-        # The log-sum over the other classes is that over all less one term, which
-        # cancels badly where the term is most of the sum: there sum the others.
-        log_total = np.logaddexp.reduce(joint, axis=1, keepdims=True)
-        best = np.argmax(joint, axis=1, keepdims=True)
-        others = joint.copy()
-        np.put_along_axis(others, best, -np.inf, axis=1)
-        log_rest_of_best = np.logaddexp.reduce(others, axis=1, keepdims=True)
-        log_rest = log_total + np.log1p(-np.exp(others - log_total))
-        np.put_along_axis(log_rest, best, log_rest_of_best, axis=1)
-        return joint - log_rest
-
-    def predict(self, X):
-        """Predict the class of every text.
-
-        Parameters
-        ----------
-        X : sequence of str, shape (n_samples,)
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,)
-            The most probable class of each text, one of `classes_`.
-        """
-        joint = self.predict_joint_log_proba(X)
-        return self.classes_[np.argmax(joint, axis=1)]
-
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
         tags.input_tags.two_d_array = False

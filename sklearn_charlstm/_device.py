@@ -3,17 +3,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
-__all__ = ["one_thread", "resolve_device", "seeded"]
+__all__ = ["one_thread", "reseed", "resolve_device", "seeded"]
 
 # The number of threads and the random state belong to the process.
 _PROCESS_STATE = threading.RLock()
 
 
-def resolve_device(device):
+def resolve_device(device: str) -> torch.device:
     """Turn the `device` parameter into a device that is there.
 
     Parameters
@@ -59,7 +61,7 @@ def resolve_device(device):
 
 
 @contextmanager
-def one_thread():
+def one_thread() -> Iterator[None]:
     """Let torch compute in one thread for a while, and nothing else beside it.
 
     Sums in another order have other roundings, and training multiplies them: a model
@@ -76,23 +78,33 @@ def one_thread():
 
 
 @contextmanager
-def seeded(device, seed):
+def seeded(device: torch.device, seed: int) -> Iterator[None]:
     """Seed torch for a while, on the CPU and on `device`, and then restore it.
 
-    To be used within `one_thread`. `torch.manual_seed` would seed every GPU of the
-    machine.
+    To be used within `one_thread`.
     """
     cuda_devices = [device] if device.type == "cuda" else []
     mps_state = torch.mps.get_rng_state() if device.type == "mps" else None
     with torch.random.fork_rng(cuda_devices):
-        torch.default_generator.manual_seed(seed)
-        if cuda_devices:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
         try:
-            if mps_state is not None:
-                torch.mps.manual_seed(seed)
+            _seed(device, seed)
             yield
         finally:
             if mps_state is not None:
                 torch.mps.set_rng_state(mps_state)
+
+
+def reseed(device: torch.device, *seeds: int) -> None:
+    """Seed torch anew, within `seeded`, from several numbers together."""
+    [seed] = np.random.SeedSequence(seeds).generate_state(1)
+    _seed(device, int(seed))
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    # `torch.manual_seed` would seed every GPU of the machine.
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)

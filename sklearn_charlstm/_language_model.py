@@ -2,23 +2,57 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection
+from itertools import compress
 from numbers import Integral, Real
+from typing import Any, Literal, Self
 
 import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
-from sklearn.utils import check_random_state
+from sklearn.model_selection import train_test_split
+from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from sklearn_charlstm._analysis import analyze
+from sklearn_charlstm._analysis import Analyzer, analyze
 from sklearn_charlstm._device import resolve_device
 from sklearn_charlstm._progress import progress_line
 from sklearn_charlstm._scoring import token_log_likelihood
-from sklearn_charlstm._training import train
-from sklearn_charlstm._vocabulary import Vocabulary
-from sklearn_charlstm._windows import WindowBatches, targets_of
+from sklearn_charlstm._training import (
+    EarlyStopping,
+    TrainingState,
+    initial_state,
+    train,
+)
+from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
+from sklearn_charlstm._windows import WindowBatches
 
-__all__ = ["CharLSTMLanguageModel"]
+__all__ = ["CharLSTMLanguageModel", "check_no_early_stopping"]
+
+
+# What a model cannot change between two calls if training is to go on.
+_FIXED_AT_START = (
+    "analyzer",
+    "boundaries",
+    "embedding_dim",
+    "hidden_size",
+    "num_layers",
+    "output",
+)
+
+
+def check_no_early_stopping(early_stopping: bool) -> None:
+    """Refuse early stopping in `partial_fit`, which has one pass to make."""
+    if early_stopping:
+        raise ValueError(
+            "partial_fit does not support early_stopping=True; set it to False, or "
+            "use fit."
+        )
 
 
 class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
@@ -32,7 +66,7 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
     maxlen : int, default=16
         Longest history in training, in characters: texts are cut into windows of
         at most this many. Scoring uses the whole history.
-    epochs : int, default=40
+    epochs : int, default=30
         Passes over the training texts.
     hidden_size : int, default=128
         Units in each LSTM layer.
@@ -45,8 +79,8 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
     batch_size : int, default=16
         Windows used for one update of the weights.
     lr : float, default=0.005
-        Highest learning rate of AdamW. It rises linearly over the first tenth of
-        the updates and falls along a cosine after.
+        Learning rate of AdamW. It is constant; the weights are averaged over the
+        last part of training.
     weight_decay : float, default=0.01
         Weight decay of AdamW.
     boundaries : bool, default=False
@@ -61,11 +95,22 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
     output : {'softmax', 'sigmoid'}, default='softmax'
         'sigmoid' trains one yes-or-no output per character with binary
         cross-entropy; they are divided by their sum when scoring.
+    early_stopping : bool, default=False
+        Whether to set aside part of the training texts, to stop when their loss no
+        longer falls, and to keep the weights of the best epoch.
+    validation_fraction : float, default=0.1
+        Share of the texts to set aside for early stopping, in (0, 1).
+    n_iter_no_change : int, default=5
+        Epochs in a row without a lower validation loss that end the training.
+    warm_start : bool, default=False
+        Whether `fit` goes on from where the last call stopped, up to `epochs`
+        epochs in total. With the same texts and parameters the result is that of
+        one call with as many epochs.
     device : str, default='auto'
         'auto' (CUDA, else MPS, else CPU), 'cpu', 'cuda', 'cuda:1' or 'mps'.
     random_state : int, RandomState instance or None, default=None
-        Seed of weights, windows and dropout. An int gives the same model in every
-        `fit` on the same machine.
+        Seed of weights, windows, dropout and validation texts. An int gives the same
+        model in every `fit` on the same machine.
     verbose : int, default=0
         1 shows a progress line with the current bits per character.
     net_params : dict, default=None
@@ -81,6 +126,9 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
     loss_curve_ : ndarray of shape (n_iter_,)
         Negative log-likelihood per character of the training texts in each epoch,
         in nats, with dropout.
+    validation_loss_curve_ : ndarray of shape (n_iter_,), or None
+        Negative log-likelihood per character of the texts set aside after each
+        epoch, in nats. None without early stopping.
     n_iter_ : int
         Epochs done.
     device_ : str
@@ -128,6 +176,10 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
         "boundaries": ["boolean"],
         "analyzer": [StrOptions({"char", "byte", "word"}), callable],
         "output": [StrOptions({"softmax", "sigmoid"})],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "warm_start": ["boolean"],
         "device": [str],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -137,23 +189,27 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
     def __init__(
         self,
         *,
-        maxlen=16,
-        epochs=40,
-        hidden_size=128,
-        embedding_dim=32,
-        num_layers=1,
-        dropout=0.3,
-        batch_size=16,
-        lr=5e-3,
-        weight_decay=0.01,
-        boundaries=False,
-        analyzer="char",
-        output="softmax",
-        device="auto",
-        random_state=None,
-        verbose=0,
-        net_params=None,
-    ):
+        maxlen: int = 16,
+        epochs: int = 30,
+        hidden_size: int = 128,
+        embedding_dim: int = 32,
+        num_layers: int = 1,
+        dropout: float = 0.3,
+        batch_size: int = 16,
+        lr: float = 5e-3,
+        weight_decay: float = 0.01,
+        boundaries: bool = False,
+        analyzer: Analyzer = "char",
+        output: Literal["softmax", "sigmoid"] = "softmax",
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
+        warm_start: bool = False,
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+        net_params: dict[str, Any] | None = None,
+    ) -> None:
         self.maxlen = maxlen
         self.epochs = epochs
         self.hidden_size = hidden_size
@@ -166,55 +222,148 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
         self.boundaries = boundaries
         self.analyzer = analyzer
         self.output = output
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
         self.net_params = net_params
 
-    def _fit_encoded(self, encoded, vocabulary, name="the language model", report=None):
-        """Fit to texts encoded with an alphabet that other models may share."""
-        device = resolve_device(self.device)
-        # Two streams from one seed: numpy's for the windows, torch's for the rest.
-        seed = int(
-            check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        )
-        self.vocabulary_ = vocabulary
-        # Kept apart from the parameters, which the user may set anew after `fit`.
+    def _start(self, vocabulary: Vocabulary) -> None:
+        """Draw the weights that training starts from."""
+        self._started_with = {name: getattr(self, name) for name in _FIXED_AT_START}
         self._module_params = {
             "n_inputs": vocabulary.n_inputs,
-            "n_outputs": len(vocabulary) + bool(self.boundaries),
+            "n_outputs": vocabulary.n_outputs,
             "embedding_dim": self.embedding_dim,
             "hidden_size": self.hidden_size,
             "num_layers": self.num_layers,
             "dropout": self.dropout,
             "output": self.output,
         }
-        batches = WindowBatches(
-            targets_of(encoded, vocabulary, self.boundaries),
-            vocabulary,
-            boundaries=self.boundaries,
-            maxlen=self.maxlen,
-            batch_size=self.batch_size,
-            seed=seed,
+        # One seed for three streams: initial weights, windows, and dropout.
+        self._seed = int(
+            check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         )
-        self.weights_, self.loss_curve_ = train(
-            batches,
-            self._module_params,
-            epochs=self.epochs,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            net_params=self.net_params,
-            device=device,
-            seed=seed,
-            name=name,
-            report=report,
-        )
-        self.n_iter_ = len(self.loss_curve_)
+        state = initial_state(self._module_params, self._seed)
+        self._training_state: TrainingState | None = state
+        self.weights_ = state.average
+        self.vocabulary_ = vocabulary
+        self.loss_curve_ = np.empty(0)
+        self.validation_loss_curve_: NDArray[np.float64] | None = None
+        self.n_iter_ = 0
+
+    def _epochs_to_go(self) -> int:
+        epochs = int(self.epochs) - self.n_iter_
+        if epochs < 0:
+            raise ValueError(
+                f"epochs={self.epochs} is less than the {self.n_iter_} epochs done; "
+                "with warm_start=True it is their total."
+            )
+        return epochs
+
+    def _train(
+        self,
+        encoded: EncodedTexts,
+        sample_weight: NDArray[Any],
+        *,
+        epochs: int,
+        keep_state: bool,
+        name: str = "the language model",
+        report: Callable[[int, float], None] | None = None,
+    ) -> Self:
+        """Train for some more epochs; on another machine, or another's behalf too."""
+        for param, value in self._started_with.items():
+            if getattr(self, param) != value:
+                raise ValueError(
+                    f"`{param}` was {value!r} at the start of training and is now "
+                    f"{getattr(self, param)!r}; training cannot go on with another "
+                    "network. Set it back, or fit anew with warm_start=False."
+                )
+        self._module_params = self._module_params | {"dropout": self.dropout}
+        device = resolve_device(self.device)
         self.device_ = str(device)
+        early_stopping = None
+        if self.early_stopping:
+            encoded, sample_weight, early_stopping = self._set_aside(
+                encoded, sample_weight, device, name
+            )
+            if early_stopping.stops:
+                epochs = 0
+        if epochs and (encoded.ids != self.vocabulary_.unknown).any():
+            # Without the state of the optimizer, go on from the weights alone.
+            self._training_state, loss_curve = train(
+                self._training_state or TrainingState(self.weights_, self.weights_),
+                WindowBatches(
+                    encoded,
+                    sample_weight,
+                    self.vocabulary_,
+                    maxlen=self.maxlen,
+                    batch_size=self.batch_size,
+                    seed=self._seed,
+                    epoch=self.n_iter_,
+                ),
+                self._module_params,
+                epochs=epochs,
+                lr=self.lr,
+                weight_decay=self.weight_decay,
+                net_params=self.net_params,
+                device=device,
+                name=name,
+                report=report,
+                early_stopping=early_stopping,
+            )
+            self.loss_curve_ = np.append(self.loss_curve_, loss_curve)
+            self.n_iter_ = len(self.loss_curve_)
+            self.weights_ = self._training_state.average
+            if early_stopping and early_stopping.best is not None:
+                self.weights_ = early_stopping.best
+                self.validation_loss_curve_ = np.array(early_stopping.curve)
+        if not keep_state:
+            self._training_state = None
         return self
 
+    def _set_aside(
+        self,
+        encoded: EncodedTexts,
+        sample_weight: NDArray[Any],
+        device: torch.device,
+        name: str,
+    ) -> tuple[EncodedTexts, NDArray[Any], EarlyStopping]:
+        """Split off the texts that tell when to stop."""
+        rows = np.flatnonzero(encoded.lengths)
+        if len(rows) < 2:
+            raise ValueError(
+                f"early_stopping=True needs at least two texts to train {name}, got "
+                f"{len(rows)}; cut long texts into pieces."
+            )
+        train_rows, validation_rows = train_test_split(
+            rows, test_size=self.validation_fraction, random_state=self._seed
+        )
+        validation = encoded.take(validation_rows)
+        weights = np.repeat(sample_weight[validation_rows], validation.lengths)
+
+        def validation_loss(candidate: dict[str, NDArray[np.float32]]) -> float:
+            log_likelihood = token_log_likelihood(
+                candidate, self._module_params, validation, self.vocabulary_, device
+            )
+            return -float(np.average(log_likelihood, weights=weights))
+
+        early_stopping = EarlyStopping(validation_loss, self.n_iter_no_change)
+        if self.validation_loss_curve_ is not None:
+            early_stopping.curve = self.validation_loss_curve_.tolist()
+            early_stopping.best = self.weights_
+        return encoded.take(train_rows), sample_weight[train_rows], early_stopping
+
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(
+        self,
+        X: Collection[Any],
+        y: object = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Fit the model to texts by maximum likelihood.
 
         Parameters
@@ -223,6 +372,9 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
             Training texts.
         y : None
             Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights of the texts in the loss; only their ratios count.
+            A text of weight 0 is as if not given.
 
         Returns
         -------
@@ -232,32 +384,98 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
         ------
         TypeError, ValueError
             If `X` is not a sequence of texts, if there is no character in any of
-            them, if `device` is not there, or if training diverges.
+            them, if `device` is not there, if training diverges, or if it cannot
+            go on (``warm_start=True``) with the parameters as they are.
         """
+        go_on = self.warm_start and hasattr(self, "weights_")
+        return self._fit(X, sample_weight, go_on=go_on, one_pass=False)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(
+        self,
+        X: Collection[Any],
+        y: object = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
+        """Go once over more texts.
+
+        The alphabet is that of the first call: characters that only later texts
+        have are unknown. The state of the optimizer is kept from call to call.
+
+        Parameters
+        ----------
+        X : sequence of str, shape (n_samples,)
+            Training texts.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights of the texts in the loss; only their ratios within
+            the call count.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `fit`; and if ``early_stopping=True``.
+        """
+        check_no_early_stopping(self.early_stopping)
+        go_on = hasattr(self, "weights_")
+        return self._fit(X, sample_weight, go_on=go_on, one_pass=True)
+
+    def _fit(
+        self,
+        X: Collection[Any],
+        sample_weight: ArrayLike | None,
+        *,
+        go_on: bool,
+        one_pass: bool,
+    ) -> Self:
         sequences = analyze(X, self.analyzer)
-        vocabulary = Vocabulary(sequences, self.analyzer)
-        if not vocabulary:
-            raise ValueError("All texts are empty; pass at least one character.")
-        with progress_line(["model"], self.epochs, self.verbose) as [report]:
-            self._fit_encoded(vocabulary.encode(sequences), vocabulary, report=report)
+        weights = _check_sample_weight(
+            sample_weight, sequences, dtype=np.float64, ensure_non_negative=True
+        )
+        sequences = list(compress(sequences, weights))
+        # A copy is trained: an error or an interrupt leaves this one as it was.
+        model = copy.copy(self)
+        if not go_on:
+            vocabulary = Vocabulary(sequences, self.analyzer, self.boundaries)
+            if not vocabulary:
+                raise ValueError(
+                    "All texts are empty or have weight 0; pass at least one character."
+                )
+            model._start(vocabulary)
+        epochs = 1 if one_pass else model._epochs_to_go()
+        with progress_line(["model"], epochs, self.verbose) as [report]:
+            model._train(
+                model.vocabulary_.encode(sequences),
+                weights[weights > 0],
+                epochs=epochs,
+                keep_state=one_pass or self.warm_start,
+                report=report,
+            )
+        self.__dict__.update(model.__dict__)
         return self
 
-    def _token_log_likelihood(self, X):
-        """Return log-likelihoods of all targets and the number of targets per text."""
+    def _token_log_likelihood(
+        self, X: Collection[Any]
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return log-likelihoods of all tokens and the number of tokens per text."""
         check_is_fitted(self)
-        encoded = self.vocabulary_.encode(analyze(X, self.analyzer))
-        targets = targets_of(encoded, self.vocabulary_, self.boundaries)
+        vocabulary = self.vocabulary_
+        encoded = vocabulary.encode(analyze(X, vocabulary.analyzer))
         log_likelihood = token_log_likelihood(
             self.weights_,
             self._module_params,
-            targets,
-            self.vocabulary_,
-            boundaries=self.boundaries,
-            device=resolve_device(self.device),
+            encoded,
+            vocabulary,
+            resolve_device(self.device),
         )
-        return log_likelihood, targets.lengths
+        return log_likelihood, encoded.lengths
 
-    def char_log_likelihood(self, X):
+    def char_log_likelihood(self, X: Collection[Any]) -> list[NDArray[np.float64]]:
         """Compute the log-likelihood of every character given those before it.
 
         Parameters
@@ -272,7 +490,7 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
         log_likelihood, lengths = self._token_log_likelihood(X)
         return np.split(log_likelihood, np.cumsum(lengths)[:-1])
 
-    def score_samples(self, X):
+    def score_samples(self, X: Collection[Any]) -> NDArray[np.float64]:
         """Compute the log-likelihood of every text.
 
         Parameters
@@ -285,10 +503,11 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
             In nats.
         """
         log_likelihood, lengths = self._token_log_likelihood(X)
-        rows = np.repeat(np.arange(len(lengths)), lengths)
-        return np.bincount(rows, weights=log_likelihood, minlength=len(lengths))
+        sums = np.zeros(len(lengths))
+        np.add.at(sums, np.repeat(np.arange(len(lengths)), lengths), log_likelihood)
+        return sums
 
-    def score(self, X, y=None):
+    def score(self, X: Collection[Any], y: object = None) -> float:
         """Compute the mean log-likelihood of the texts.
 
         Parameters
@@ -304,7 +523,7 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
         """
         return float(np.mean(self.score_samples(X)))
 
-    def bits_per_character(self, X):
+    def bits_per_character(self, X: Collection[Any]) -> float:
         """Compute the cross-entropy of the texts in bits.
 
         Parameters
@@ -329,7 +548,7 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
             )
         return float(-np.mean(log_likelihood) / np.log(2))
 
-    def perplexity(self, X):
+    def perplexity(self, X: Collection[Any]) -> float:
         """Compute the perplexity of the texts: two to the bits per character.
 
         Parameters
@@ -349,7 +568,7 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
         """
         return float(np.exp2(self.bits_per_character(X)))
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
         tags.input_tags.two_d_array = False

@@ -6,8 +6,10 @@ import math
 import os
 import tempfile
 import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
@@ -26,7 +28,7 @@ class _Report:
     path: str
     name: str
 
-    def __call__(self, epoch, loss):
+    def __call__(self, epoch: int, loss: float) -> None:
         bits = loss / math.log(2)
         # Not created here: on another machine there is no such file and no line.
         with suppress(FileNotFoundError):
@@ -38,7 +40,9 @@ class _Report:
 
 
 @contextmanager
-def progress_line(names, epochs, verbose):
+def progress_line(
+    names: list[str], epochs: int, verbose: int
+) -> Iterator[Sequence[_Report | None]]:
     """Draw one tqdm line over all epochs of all models on standard error.
 
     Parameters
@@ -75,7 +79,7 @@ def progress_line(names, epochs, verbose):
                 thread.join()
 
 
-def _draw(file, bar, done):
+def _draw(file: TextIO, bar: "tqdm[NoReturn]", done: threading.Event) -> None:
     finished = False
     while not finished:
         finished = done.wait(POLL_SECONDS)

@@ -2,11 +2,15 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sklearn_charlstm._device import one_thread
-from sklearn_charlstm._module import CharLSTM
+from sklearn_charlstm._module import CharLSTM, Weights
+from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
 __all__ = ["token_log_likelihood"]
 
@@ -16,9 +20,13 @@ MAX_STEPS = 256
 
 
 def token_log_likelihood(
-    weights, module_params, targets, vocabulary, *, boundaries, device
-):
-    """Compute log p(token | the tokens before it) for every target of every text.
+    weights: Weights,
+    module_params: dict[str, Any],
+    encoded: EncodedTexts,
+    vocabulary: Vocabulary,
+    device: torch.device,
+) -> NDArray[np.float64]:
+    """Compute log p(token | the tokens before it) for every token of every text.
 
     Texts run through the network side by side, sorted by length; long ones in
     chunks, the state of the LSTM carried along. So memory does not grow with the
@@ -30,27 +38,23 @@ def token_log_likelihood(
         As returned by `train`.
     module_params : dict
         Arguments of `CharLSTM`.
-    targets : EncodedTexts
-        As from `targets_of`.
+    encoded : EncodedTexts
     vocabulary : Vocabulary
-    boundaries : bool
-        Whether a text starts with <bos>, or with <cut> like any fragment.
     device : torch.device
 
     Returns
     -------
-    log_likelihood : ndarray of shape (n_targets,), float64
-        In nats, in the order of `targets.ids`.
+    log_likelihood : ndarray of shape (n_tokens,), float64
+        In nats, in the order of `encoded.ids`.
     """
-    module = _restore(weights, module_params).to(device)
-    first_input = vocabulary.bos if boundaries else vocabulary.cut
-    ids, lengths = targets
+    module = CharLSTM.from_weights(weights, module_params).to(device)
+    ids, lengths = encoded
     starts = np.cumsum(lengths) - lengths
     spans = zip(starts, starts + lengths, strict=True)
     keys = [ids[start:end].tobytes() for start, end in spans]
     # Equal texts are scored once, and the others in an order of their own: batches,
     # and with them roundings, are the same for every order of the rows.
-    first_row = {}
+    first_row: dict[bytes, int] = {}
     for row, key in enumerate(keys):
         first_row.setdefault(key, row)
     distinct = sorted(first_row, key=lambda key: (-len(key), key))
@@ -67,7 +71,6 @@ def token_log_likelihood(
                 starts[rows],
                 lengths[rows],
                 vocabulary,
-                first_input,
                 log_likelihood,
             )
             done += len(rows)
@@ -75,20 +78,18 @@ def token_log_likelihood(
     return log_likelihood[np.arange(len(ids)) + np.repeat(source - starts, lengths)]
 
 
-def _restore(weights, module_params):
-    # On the meta device nothing is drawn at random: torch's state stays untouched.
-    with torch.device("meta"):
-        module = CharLSTM(**module_params)
-    state = {key: torch.from_numpy(value) for key, value in weights.items()}
-    module.load_state_dict(state, assign=True)
-    return module.eval()
-
-
-def _score_batch(module, ids, starts, lengths, vocabulary, first_input, out):
+def _score_batch(
+    module: CharLSTM,
+    ids: NDArray[Any],
+    starts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    vocabulary: Vocabulary,
+    out: NDArray[np.float64],
+) -> None:
     """Fill `out` for texts given longest first."""
     device = module.linear.weight.device
     state = None
-    last = np.full((len(starts), 1), first_input)
+    last = np.full((len(starts), 1), vocabulary.first_input)
     for begin in range(0, lengths[0], MAX_STEPS):
         n_rows = np.count_nonzero(lengths > begin)
         steps = np.arange(begin, min(begin + MAX_STEPS, lengths[0]))

@@ -4,29 +4,35 @@
 
 import copy
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, GradientNormClipping, LRScheduler
+from skorch.callbacks import Callback, GradientNormClipping
+from skorch.utils import to_tensor
 from torch import nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import OneCycleLR
 
-from sklearn_charlstm._device import one_thread, seeded
-from sklearn_charlstm._module import CharLSTM
-from sklearn_charlstm._windows import IGNORE
+from sklearn_charlstm._device import one_thread, reseed, seeded
+from sklearn_charlstm._module import CharLSTM, Weights
+from sklearn_charlstm._windows import IGNORE, WindowBatches
 
-__all__ = ["train"]
+__all__ = ["EarlyStopping", "TrainingState", "initial_state", "train"]
 
-# The share of the updates in which the learning rate rises to `lr`.
-WARM_UP_SHARE = 0.1
+# The running average gives the weights after update t the share (a + 1) / (t + a):
+# with a = 3 the average is that of about the last quarter of training, however
+# long it has been.
+AVERAGE_DECAY = 3
 MAX_GRADIENT_NORM = 1.0
 
 # What `net_params` may not set, with the parameter that does.
 _OWN_SETTINGS = {
     "module": "`hidden_size`, `embedding_dim`, `num_layers` and `dropout`",
     "criterion": "`output`",
+    "criterion__reduction": None,
     "max_epochs": "`epochs`",
     "batch_size": "`batch_size`",
     "lr": "`lr`",
@@ -34,24 +40,110 @@ _OWN_SETTINGS = {
     "optimizer__weight_decay": "`weight_decay`",
     "device": "`device`",
     "verbose": "`verbose`",
-    "train_split": None,
+    "train_split": "`early_stopping`",
     "iterator_train": None,
     "iterator_valid": None,
     "dataset": None,
-    "warm_start": None,
+    "warm_start": "`warm_start`",
     "predict_nonlinearity": None,
 }
 
 
-class _BinaryCrossEntropy(nn.Module):
-    """One yes-or-no question per token and position, summed over the tokens."""
+@dataclass(frozen=True)
+class TrainingState:
+    """All that training needs to go on as if it had not stopped.
 
-    def forward(self, logits, targets):
-        kept = targets != IGNORE
-        logits, targets = logits[kept], targets[kept]
-        wanted = F.one_hot(targets, logits.shape[-1]).to(logits.dtype)
-        loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
-        return loss / len(targets)
+    Attributes
+    ----------
+    weights : dict of str to ndarray
+        The weights of the network as the optimizer left them.
+    average : dict of str to ndarray
+        Their running average, which the language model predicts with.
+    n_updates : int
+        Updates of the weights so far.
+    optimizer : dict or None
+        State of the optimizer, on the CPU; None before the first update.
+    """
+
+    weights: Weights
+    average: Weights
+    n_updates: int = 0
+    optimizer: dict[str, Any] | None = None
+
+
+@dataclass
+class EarlyStopping:
+    """Stop when the loss of the validation texts no longer falls.
+
+    Attributes
+    ----------
+    validation_loss : callable
+        From weights to the negative log-likelihood per target in nats.
+    n_iter_no_change : int
+        Epochs in a row that may pass without a lower loss.
+    curve : list of float
+        The loss after each epoch so far.
+    best : dict of str to ndarray, or None
+        The averaged weights of the epoch with the lowest loss.
+    """
+
+    validation_loss: Callable[[Weights], float]
+    n_iter_no_change: int
+    curve: list[float] = field(default_factory=list)
+    best: Weights | None = None
+
+    def update(self, weights: Weights) -> None:
+        """Take the weights after an epoch into account."""
+        loss = self.validation_loss(weights)
+        if self.best is None or loss < min(self.curve):
+            self.best = weights
+        self.curve.append(loss)
+
+    @property
+    def stops(self) -> bool:
+        """Whether it is time to stop: decided by the whole curve and nothing else."""
+        if not self.curve:
+            return False
+        best_epoch = int(np.argmin(self.curve))
+        return len(self.curve) - 1 - best_epoch >= self.n_iter_no_change
+
+
+class _BinaryCrossEntropy(nn.Module):
+    """One yes-or-no question per token, summed over the tokens; 0 where left out."""
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        wanted = F.one_hot(targets.clamp(min=0), logits.shape[-1]).to(logits.dtype)
+        loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+        return loss.sum(dim=-1) * (targets != IGNORE)
+
+
+class _Averaging(Callback):
+    """Keep a running average of the weights: polynomial-decay averaging."""
+
+    def __init__(self, n_updates: int, average: Weights) -> None:
+        self.n_updates = n_updates
+        self.average = average
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        parameters = dict(net.module_.named_parameters())
+        self.parameters_ = list(parameters.values())
+        self.averages_ = [
+            torch.tensor(self.average[name], device=net.device) for name in parameters
+        ]
+
+    def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.n_updates += 1
+        share = (AVERAGE_DECAY + 1) / (self.n_updates + AVERAGE_DECAY)
+        with torch.no_grad():
+            for average, parameter in zip(
+                self.averages_, self.parameters_, strict=True
+            ):
+                average.lerp_(parameter, share)
+
+    def weights(self) -> Weights:
+        """Return the average as it is now."""
+        averages = [average.cpu().numpy().copy() for average in self.averages_]
+        return dict(zip(self.average, averages, strict=True))
 
 
 class _EpochReport(Callback):
@@ -61,25 +153,41 @@ class _EpochReport(Callback):
     where they are padded.
     """
 
-    def __init__(self, name, report):
+    def __init__(
+        self,
+        name: str,
+        report: Callable[[int, float], None] | None,
+        batches: WindowBatches,
+    ) -> None:
         self.name = name
         self.report = report
+        self.batches = batches
 
-    def on_epoch_begin(self, net, **kwargs):
-        self.sum_, self.n_targets_ = 0.0, 0
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        # An epoch is drawn from the seed and its number: training that goes on is
+        # the same as training that never stopped.
+        reseed(net.device, self.batches.seed, self.batches.epoch)
+        self.sum_ = torch.zeros((), device=net.device)
+        self.n_targets_ = 0
 
-    def on_batch_end(self, net, batch, training, y_pred, **kwargs):
-        targets = torch.as_tensor(batch[1], device=net.device).flatten()
+    def on_batch_end(
+        self, net: NeuralNet, batch: Any, y_pred: Any, **kwargs: Any
+    ) -> None:
+        targets, weights = to_tensor(batch[1], device=net.device)
         with torch.no_grad():
-            log_probabilities = net.module_.log_probabilities(y_pred[0]).flatten(0, 1)
-            self.sum_ += F.nll_loss(
-                log_probabilities, targets, ignore_index=IGNORE, reduction="sum"
+            log_probabilities = net.module_.log_probabilities(y_pred[0])
+            losses = F.nll_loss(
+                log_probabilities.flatten(0, 1),
+                targets.flatten(),
+                ignore_index=IGNORE,
+                reduction="none",
             )
-        self.n_targets_ += np.count_nonzero(batch[1] != IGNORE)
+            self.sum_ += _weighted_sum(losses, weights)
+        self.n_targets_ += int(np.count_nonzero(batch[1][0] != IGNORE))
 
-    def on_epoch_end(self, net, **kwargs):
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         loss = float(self.sum_) / self.n_targets_
-        epoch = len(net.history)
+        epoch = self.batches.epoch
         if not math.isfinite(loss):
             raise ValueError(
                 f"Training of {self.name} diverged: the loss is {loss} in epoch "
@@ -90,37 +198,63 @@ class _EpochReport(Callback):
             self.report(epoch, loss)
 
 
+class _StopEarly(Callback):
+    """Validate the averaged weights after each epoch; end the training in time."""
+
+    def __init__(self, early_stopping: EarlyStopping, averaging: _Averaging) -> None:
+        self.early_stopping = early_stopping
+        self.averaging = averaging
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.early_stopping.update(self.averaging.weights())
+        net.history.record("valid_loss", self.early_stopping.curve[-1])
+        if self.early_stopping.stops:
+            # skorch's way to say so.
+            raise KeyboardInterrupt
+
+
 class _Interrupted(Exception):
     """A KeyboardInterrupt in a guise that skorch does not swallow."""
+
+
+def _weighted_sum(losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Sum the losses of all targets, window after window, times the window's weight."""
+    return (losses.view(len(weights), -1) * weights[:, None]).sum()
 
 
 class _LanguageModelNet(NeuralNet):
     """skorch's training loop over ready batches of windows."""
 
     @property
-    def _default_callbacks(self):
+    def _default_callbacks(self) -> list[Any]:
         return []
 
-    def get_split_datasets(self, X, y=None, **fit_params):
+    def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
         return X, None
 
-    def get_iterator(self, dataset, training=False):
+    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
         return dataset
 
-    def get_loss(self, y_pred, y_true, X=None, training=False):
+    def get_loss(
+        self, y_pred: Any, y_true: Any, X: Any = None, training: bool = False
+    ) -> torch.Tensor:
         logits, _ = y_pred
-        return super().get_loss(
-            logits.flatten(0, 1), y_true.flatten(), X=X, training=training
-        )
+        targets, weights = to_tensor(y_true, device=self.device)
+        losses = self.criterion_(logits.flatten(0, 1), targets.flatten())
+        return _weighted_sum(losses, weights) / (targets != IGNORE).sum().clamp(min=1)
 
-    def notify(self, method_name, **cb_kwargs):
+    notifying_: str | None = None
+
+    def notify(self, method_name: str, **cb_kwargs: Any) -> None:
         self.notifying_ = method_name
         super().notify(method_name, **cb_kwargs)
         self.notifying_ = None
 
-    def fit_loop(self, X, y=None, epochs=None, **fit_params):
+    def fit_loop(
+        self, X: Any, y: Any = None, epochs: int | None = None, **fit_params: Any
+    ) -> Any:
         # skorch takes every KeyboardInterrupt for a wish to stop early and keeps
-        # the half-trained model in silence. Only EarlyStopping and its like, which
+        # the half-trained model in silence. Only _StopEarly and its like, which
         # raise it at the end of an epoch, may do that.
         try:
             return super().fit_loop(X, y, epochs=epochs, **fit_params)
@@ -130,7 +264,7 @@ class _LanguageModelNet(NeuralNet):
             raise _Interrupted from interrupt
 
 
-def _check_net_params(net_params):
+def _check_net_params(net_params: dict[str, Any]) -> None:
     for name in net_params:
         if name in _OWN_SETTINGS:
             owner = _OWN_SETTINGS[name]
@@ -138,46 +272,84 @@ def _check_net_params(net_params):
             raise ValueError(f"`net_params` must not hold {name!r}; {advice}.")
 
 
-def train(
-    batches,
-    module_params,
-    *,
-    epochs,
-    lr,
-    weight_decay,
-    net_params,
-    device,
-    seed,
-    name,
-    report=None,
-):
-    """Fit one language model by maximum likelihood.
+def _on_cpu(optimizer_state: dict[str, Any]) -> dict[str, Any]:
+    """Move the state of an optimizer to where it loads on any machine."""
+    by_parameter = {
+        index: {
+            name: value.cpu() if torch.is_tensor(value) else value
+            for name, value in values.items()
+        }
+        for index, values in optimizer_state["state"].items()
+    }
+    return optimizer_state | {"state": by_parameter}
 
-    AdamW [1]_ with the learning rate going up linearly and down along a cosine [2]_,
-    and gradients cut to norm 1 [3]_.
+
+def initial_state(module_params: dict[str, Any], seed: int) -> TrainingState:
+    """Draw the weights that training starts from.
 
     Parameters
     ----------
+    module_params : dict
+        Arguments of `CharLSTM`.
+    seed : int
+
+    Returns
+    -------
+    state : TrainingState
+    """
+    cpu = torch.device("cpu")
+    with one_thread(), seeded(cpu, seed):
+        weights = CharLSTM(**module_params).numpy_weights()
+    return TrainingState(weights, weights)
+
+
+def train(
+    state: TrainingState,
+    batches: WindowBatches,
+    module_params: dict[str, Any],
+    *,
+    epochs: int,
+    lr: float,
+    weight_decay: float,
+    net_params: dict[str, Any] | None,
+    device: torch.device,
+    name: str,
+    report: Callable[[int, float], None] | None = None,
+    early_stopping: EarlyStopping | None = None,
+) -> tuple[TrainingState, list[float]]:
+    """Fit one language model by maximum likelihood.
+
+    AdamW [1]_ with a constant learning rate and gradients cut to norm 1 [2]_. The
+    noise that a constant rate leaves in the weights is averaged out of them: the
+    model is their running average with polynomial decay [3]_. Nothing depends on
+    the number of epochs to come, so few epochs are the beginning of many.
+
+    Parameters
+    ----------
+    state : TrainingState
+        Where to start from.
     batches : WindowBatches
     module_params : dict
         Arguments of `CharLSTM`.
     epochs : int
+        How many more.
     lr, weight_decay : float
     net_params : dict or None
         More settings of the skorch net.
     device : torch.device
-    seed : int
     name : str
         What is trained, for messages.
     report : callable or None
         Called after each epoch with its number, from 1, and the negative
         log-likelihood per target in nats.
+    early_stopping : EarlyStopping or None
+        Told of the averaged weights after each epoch; ends the training.
 
     Returns
     -------
-    weights : dict of str to ndarray
-        The state of the trained `CharLSTM`.
-    loss_curve : ndarray of shape (n_epochs,), float64
+    state : TrainingState
+        Where training can go on from.
+    loss_curve : list of float
         Negative log-likelihood per target of the training text in nats, with
         dropout, as it was during each epoch.
 
@@ -185,38 +357,34 @@ def train(
     ----------
     .. [1] I. Loshchilov and F. Hutter, "Decoupled weight decay regularization",
        ICLR 2019.
-    .. [2] L. N. Smith and N. Topin, "Super-convergence: very fast training of neural
-       networks using large learning rates", 2018.
-    .. [3] R. Pascanu, T. Mikolov and Y. Bengio, "On the difficulty of training
+    .. [2] R. Pascanu, T. Mikolov and Y. Bengio, "On the difficulty of training
        recurrent neural networks", ICML 2013.
+    .. [3] O. Shamir and T. Zhang, "Stochastic gradient descent for non-smooth
+       optimization: convergence results and optimal averaging schemes", ICML 2013.
     """
     # A copy: skorch empties lists of callbacks in place.
     net_params = copy.deepcopy(net_params or {})
     _check_net_params(net_params)
+    averaging = _Averaging(state.n_updates, state.average)
     callbacks = [
-        ("epoch_report", _EpochReport(name, report)),
+        ("epoch_report", _EpochReport(name, report, batches)),
         ("gradient_norm_clipping", GradientNormClipping(MAX_GRADIENT_NORM)),
-        (
-            "lr_scheduler",
-            LRScheduler(
-                OneCycleLR,
-                step_every="batch",
-                event_name=None,
-                max_lr=lr,
-                total_steps=epochs * len(batches),
-                pct_start=WARM_UP_SHARE,
-                cycle_momentum=False,
-            ),
-        ),
+        ("averaging", averaging),
         *net_params.pop("callbacks", []),
     ]
+    if early_stopping is not None:
+        # The last one: none after it would see the epoch that ends the training.
+        callbacks.append(("stop_early", _StopEarly(early_stopping, averaging)))
     sigmoid = module_params["output"] == "sigmoid"
-    settings = {
+    criterion = {
         "criterion": _BinaryCrossEntropy if sigmoid else nn.CrossEntropyLoss,
+        **({} if sigmoid else {"criterion__reduction": "none"}),
+    }
+    settings = {
+        **criterion,
         "optimizer": torch.optim.AdamW,
         "optimizer__weight_decay": weight_decay,
         "lr": lr,
-        "max_epochs": epochs,
         "device": device,
         "callbacks": callbacks,
         "train_split": None,
@@ -224,13 +392,21 @@ def train(
         "verbose": 0,
     }
     module_settings = {f"module__{key}": value for key, value in module_params.items()}
-    with one_thread(), seeded(device, seed):
+    with one_thread(), seeded(device, batches.seed):
         net = _LanguageModelNet(CharLSTM, **(settings | module_settings | net_params))
+        net.initialize()
+        net.module_.load_numpy_weights(state.weights)
+        if state.optimizer is not None:
+            # A copy: the optimizer works in place on what it is given.
+            net.optimizer_.load_state_dict(copy.deepcopy(state.optimizer))
         try:
-            net.fit(batches)
+            net.partial_fit(batches, epochs=epochs)
         except _Interrupted:
             raise KeyboardInterrupt from None
-    weights = {
-        key: value.cpu().numpy() for key, value in net.module_.state_dict().items()
-    }
-    return weights, np.array(net.history[:, "train_loss"])
+    state = TrainingState(
+        weights=net.module_.numpy_weights(),
+        average=averaging.weights(),
+        n_updates=averaging.n_updates,
+        optimizer=_on_cpu(net.optimizer_.state_dict()),
+    )
+    return state, net.history[:, "train_loss"]

@@ -3,10 +3,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 import sys
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
+from numpy.typing import NDArray
+
+from sklearn_charlstm._analysis import Analyzer
 
 __all__ = ["EncodedTexts", "Vocabulary"]
 
@@ -14,6 +18,8 @@ __all__ = ["EncodedTexts", "Vocabulary"]
 # class, so that an unknown token is no evidence for any of them.
 UNKNOWN_MASS = 1e-3
 
+# How many tokens there can be. Of words and other tokens nobody knows: there the
+# unknown token is one event.
 _N_CODE_POINTS = sys.maxunicode + 1
 _N_BYTES = 256
 
@@ -27,11 +33,28 @@ class EncodedTexts(NamedTuple):
     lengths : ndarray of shape (n_texts,), int64
     """
 
-    ids: np.ndarray
-    lengths: np.ndarray
+    ids: NDArray[Any]
+    lengths: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.integer]) -> Self:
+        """Select texts.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n_rows,), integer
+
+        Returns
+        -------
+        texts : EncodedTexts
+        """
+        starts = np.cumsum(self.lengths) - self.lengths
+        lengths = self.lengths[rows]
+        shifts = starts[rows] - (np.cumsum(lengths) - lengths)
+        positions = np.arange(lengths.sum()) + np.repeat(shifts, lengths)
+        return self._replace(ids=self.ids[positions], lengths=lengths)
 
 
-class Vocabulary(dict):
+class Vocabulary(dict[Hashable, int]):
     """The alphabet of a language model, a dict from token to id.
 
     The tokens have the ids 0 to ``len(vocabulary) - 1`` in the order in which they
@@ -39,9 +62,8 @@ class Vocabulary(dict):
     token that is not in the alphabet gets the id `unknown`.
 
     The model predicts the tokens (and `eos`, where boundaries count); all unknown
-    tokens together have the fixed probability `UNKNOWN_MASS`, shared equally, and
-    the predicted ones share the rest. So the distribution over all possible tokens
-    sums to one.
+    tokens together have a fixed probability, shared equally, and the predicted ones
+    share the rest. So the distribution over all possible tokens sums to one.
 
     Parameters
     ----------
@@ -51,37 +73,71 @@ class Vocabulary(dict):
         What the tokens are; it tells how many unknown ones there can be: the code
         points or bytes not in the alphabet, or, for words and other tokens, the
         unknown token as one event.
+    boundaries : bool
+        Whether the beginning and the end of a text are evidence: it then starts
+        with <bos> and ends with <eos>, else with <cut>, like any fragment.
     """
 
-    def __init__(self, sequences, analyzer):
+    def __init__(
+        self,
+        sequences: Iterable[Iterable[Hashable]],
+        analyzer: Analyzer,
+        boundaries: bool,
+    ) -> None:
         tokens = dict.fromkeys(chain.from_iterable(sequences))
         super().__init__((token, id_) for id_, token in enumerate(tokens))
+        self.analyzer = analyzer
+        self.boundaries = boundaries
         n_tokens = len(tokens)
         # One id for both: as input it begins a text, as target it ends one.
         self.bos = self.eos = n_tokens
         self.unknown = n_tokens + 1
         self.cut = n_tokens + 2
         self.n_inputs = n_tokens + 3
-        if analyzer == "char":
-            n_unknown = _N_CODE_POINTS - n_tokens
-        elif analyzer == "byte":
-            n_unknown = _N_BYTES - n_tokens
-        else:
-            n_unknown = 1
-        if n_unknown:
-            self.log_known = np.log1p(-UNKNOWN_MASS)
-            self.log_unknown = np.log(UNKNOWN_MASS / n_unknown)
-        else:
-            self.log_known, self.log_unknown = 0.0, -np.inf
+        self.n_outputs = n_tokens + bool(boundaries)
+        self.first_input = self.bos if boundaries else self.cut
+        n_unknown = self._n_unknown()
+        self._set_log_unknown(
+            np.log(UNKNOWN_MASS / n_unknown) if n_unknown else -np.inf
+        )
 
-    def __missing__(self, token):
+    def _n_unknown(self) -> int:
+        if self.analyzer == "char":
+            return _N_CODE_POINTS - len(self)
+        if self.analyzer == "byte":
+            return _N_BYTES - len(self)
+        return 1
+
+    def _set_log_unknown(self, log_unknown: float) -> None:
+        self.log_unknown = log_unknown
+        self.log_known = np.log1p(-self._n_unknown() * np.exp(log_unknown))
+
+    def extended(self, sequences: Iterable[Iterable[Hashable]]) -> "Vocabulary":
+        """Return the alphabet with the tokens of more texts, for a new model.
+
+        A token that is still unknown has the probability it has here, so that it
+        is no evidence between models of the two alphabets.
+
+        Parameters
+        ----------
+        sequences : iterable of sequences of hashable tokens
+
+        Returns
+        -------
+        vocabulary : Vocabulary
+        """
+        extended = Vocabulary(chain([self], sequences), self.analyzer, self.boundaries)
+        extended._set_log_unknown(self.log_unknown)
+        return extended
+
+    def __missing__(self, token: Hashable) -> int:
         return self.unknown
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} tokens)"
 
-    def encode(self, sequences):
-        """Turn analyzed texts into ids.
+    def encode(self, sequences: Sequence[Sequence[Hashable]]) -> EncodedTexts:
+        """Turn analyzed texts into the ids that a model has to predict.
 
         Parameters
         ----------
@@ -90,7 +146,8 @@ class Vocabulary(dict):
         Returns
         -------
         encoded : EncodedTexts
-            `ids` in the smallest unsigned dtype that holds every id.
+            The ids of every text and, where boundaries count, of its end, in the
+            smallest unsigned dtype that holds every id.
         """
         lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
         ids = np.fromiter(
@@ -98,4 +155,7 @@ class Vocabulary(dict):
             dtype=np.min_scalar_type(self.n_inputs),
             count=lengths.sum(),
         )
+        if self.boundaries:
+            ids = np.insert(ids, np.cumsum(lengths), self.eos)
+            lengths += 1
         return EncodedTexts(ids, lengths)

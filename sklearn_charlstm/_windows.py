@@ -2,37 +2,24 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["IGNORE", "WindowBatches", "targets_of"]
+from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
-# The target at padded positions, which the loss leaves out.
+__all__ = ["IGNORE", "WindowBatches"]
+
+# The target at positions that the loss leaves out.
 IGNORE = -100
 
 # The share of input tokens replaced by <unk>, so that its embedding is trained
 # although every token of the training texts is in the alphabet.
 UNKNOWN_SHARE = 0.01
 
-
-def targets_of(encoded, vocabulary, boundaries):
-    """Append the end of text to every text, where boundaries count.
-
-    Parameters
-    ----------
-    encoded : EncodedTexts
-    vocabulary : Vocabulary
-    boundaries : bool
-
-    Returns
-    -------
-    targets : EncodedTexts
-        What the model has to predict, text after text.
-    """
-    if not boundaries:
-        return encoded
-    ends = np.cumsum(encoded.lengths)
-    ids = np.insert(encoded.ids, ends, vocabulary.eos)
-    return encoded._replace(ids=ids, lengths=encoded.lengths + 1)
+_Batch = tuple[NDArray[np.int64], tuple[NDArray[np.int64], NDArray[np.float32]]]
 
 
 class WindowBatches:
@@ -46,70 +33,105 @@ class WindowBatches:
 
     Parameters
     ----------
-    targets : EncodedTexts
-        As from `targets_of`, with at least one id.
+    encoded : EncodedTexts
+        With at least one token of the alphabet.
+    sample_weight : ndarray of shape (n_texts,)
+        Weights of the texts; only their ratios count.
     vocabulary : Vocabulary
-    boundaries : bool
-        Whether the beginning of a text is evidence: its first window then starts
-        with <bos> and not with <cut>.
     maxlen : int
         Longest window, in targets.
     batch_size : int
         Windows in a batch, on average.
     seed : int
+        An epoch is drawn from the seed and its number, whatever came before.
+    epoch : int
+        Number of the first epoch.
 
     Yields
     ------
-    inputs, targets : ndarray of shape (n_windows, longest window), int64
-        The target at position t follows the inputs up to and including t. Padded
-        targets are `IGNORE`.
+    inputs : ndarray of shape (n_windows, longest window), int64
+    targets, weights : tuple of ndarrays
+        Of the shape of `inputs`, int64, and of shape (n_windows,), float32. The target
+        at position t follows the inputs up to and including t. Padded targets, and
+        unknown ones, whose probability is fixed, are `IGNORE`. The mean weight of a
+        target is one in each epoch.
     """
 
-    def __init__(self, targets, vocabulary, *, boundaries, maxlen, batch_size, seed):
-        self.ids = targets.ids
-        self.lengths = targets.lengths[targets.lengths > 0]
+    def __init__(
+        self,
+        encoded: EncodedTexts,
+        sample_weight: NDArray[Any],
+        vocabulary: Vocabulary,
+        *,
+        maxlen: int,
+        batch_size: int,
+        seed: int,
+        epoch: int = 0,
+    ) -> None:
+        ids, lengths = encoded
+        self.ids = ids
+        self.lengths = lengths[lengths > 0]
+        total = np.dot(sample_weight, lengths)
+        weights = sample_weight[lengths > 0] * (len(ids) / total)
+        self.weights = weights.astype(np.float32)
         self.vocabulary = vocabulary
-        self.first_input = vocabulary.bos if boundaries else vocabulary.cut
         self.maxlen = maxlen
-        self.rng = np.random.default_rng(seed)
+        self.seed = seed
+        self.epoch = epoch
         expected_windows = np.ceil(self.lengths / maxlen).sum()
         self.n_batches = max(1, round(expected_windows / batch_size))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.n_batches
 
-    def __iter__(self):
-        starts, lengths, begins_text = self._cut()
-        order = self.rng.permutation(len(starts))
+    def __iter__(self) -> Iterator[_Batch]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        self.epoch += 1
+        text, begin, end = self._cut(rng)
+        text_start = np.cumsum(self.lengths) - self.lengths
+        starts = text_start[text] + begin
+        order = rng.permutation(len(text))
         for rows in np.array_split(order, self.n_batches):
-            yield self._batch(starts[rows], lengths[rows], begins_text[rows])
+            inputs, targets = self._batch(
+                starts[rows], (end - begin)[rows], (begin == 0)[rows], rng
+            )
+            yield inputs, (targets, self.weights[text[rows]])
 
-    def _cut(self):
+    def _cut(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], ...]:
+        """Return the text of every window and where in the text it begins and ends."""
         first = np.where(
             self.lengths <= self.maxlen,
             self.lengths,
-            self.rng.integers(1, self.maxlen, size=len(self.lengths), endpoint=True),
+            rng.integers(1, self.maxlen, size=len(self.lengths), endpoint=True),
         )
         n_windows = 1 + -(-(self.lengths - first) // self.maxlen)
         text = np.repeat(np.arange(len(n_windows)), n_windows)
         index = np.arange(len(text)) - np.repeat(
             np.cumsum(n_windows) - n_windows, n_windows
         )
-        # Positions within the text: window 0 is [0, first), window 1 begins at first.
-        begin = np.maximum(first[text] + (index - 1) * self.maxlen, 0)
-        begin[index == 0] = 0
+        # Window 0 is [0, first), window 1 begins at first.
+        begin = np.where(index == 0, 0, first[text] + (index - 1) * self.maxlen)
         end = np.minimum(first[text] + index * self.maxlen, self.lengths[text])
-        text_start = np.cumsum(self.lengths) - self.lengths
-        return text_start[text] + begin, end - begin, index == 0
+        return text, begin, end
 
-    def _batch(self, starts, lengths, begins_text):
+    def _batch(
+        self,
+        starts: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        begins_text: NDArray[np.bool_],
+        rng: np.random.Generator,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         steps = np.arange(lengths.max())
         inside = steps < lengths[:, None]
         positions = np.where(inside, starts[:, None] + steps, 0)
-        targets = np.where(inside, self.ids[positions].astype(np.int64), IGNORE)
+        ids = self.ids[positions].astype(np.int64)
+        is_target = inside & (ids != self.vocabulary.unknown)
+        targets = np.where(is_target, ids, IGNORE)
         inputs = np.empty_like(targets)
-        inputs[:, 0] = np.where(begins_text, self.first_input, self.vocabulary.cut)
-        history = self.ids[positions[:, :-1]]
-        unknown = self.rng.random(history.shape, dtype=np.float32) < UNKNOWN_SHARE
-        inputs[:, 1:] = np.where(unknown, self.vocabulary.unknown, history)
+        inputs[:, 0] = np.where(
+            begins_text, self.vocabulary.first_input, self.vocabulary.cut
+        )
+        history = ids[:, :-1]
+        blanked = rng.random(history.shape, dtype=np.float32) < UNKNOWN_SHARE
+        inputs[:, 1:] = np.where(blanked, self.vocabulary.unknown, history)
         return inputs, targets

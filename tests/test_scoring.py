@@ -6,7 +6,6 @@ from sklearn_charlstm import _scoring
 from sklearn_charlstm._module import CharLSTM
 from sklearn_charlstm._scoring import token_log_likelihood
 from sklearn_charlstm._vocabulary import Vocabulary
-from sklearn_charlstm._windows import targets_of
 
 TEXTS = ["abcab", "", "c", "bbbbbbbbbbbbbbbbb", "axb", "abc", "abcab"]
 CPU = torch.device("cpu")
@@ -14,11 +13,10 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(params=[True, False], ids=["boundaries", "fragments"])
 def model(request):
-    boundaries = request.param
-    vocabulary = Vocabulary(["abc"], "char")
+    vocabulary = Vocabulary(["abc"], "char", request.param)
     params = {
         "n_inputs": vocabulary.n_inputs,
-        "n_outputs": len(vocabulary) + boundaries,
+        "n_outputs": vocabulary.n_outputs,
         "embedding_dim": 3,
         "hidden_size": 5,
         "num_layers": 2,
@@ -28,26 +26,23 @@ def model(request):
     torch.manual_seed(0)
     state = CharLSTM(**params).state_dict()
     weights = {key: 3 * value.numpy() for key, value in state.items()}
-    return weights, params, vocabulary, boundaries
+    return weights, params, vocabulary
 
 
 def score(model, texts):
-    weights, params, vocabulary, boundaries = model
-    targets = targets_of(vocabulary.encode(texts), vocabulary, boundaries)
-    flat = token_log_likelihood(
-        weights, params, targets, vocabulary, boundaries=boundaries, device=CPU
-    )
-    return np.split(flat, np.cumsum(targets.lengths)[:-1])
+    weights, params, vocabulary = model
+    encoded = vocabulary.encode(texts)
+    flat = token_log_likelihood(weights, params, encoded, vocabulary, CPU)
+    return np.split(flat, np.cumsum(encoded.lengths)[:-1])
 
 
 def score_alone(model, text):
     """Compute the same without batches, sorting or chunks."""
-    weights, params, vocabulary, boundaries = model
+    weights, params, vocabulary = model
     module = CharLSTM(**params).eval()
     module.load_state_dict({k: torch.as_tensor(v) for k, v in weights.items()})
-    targets = targets_of(vocabulary.encode([text]), vocabulary, boundaries).ids
-    targets = targets.astype(int).tolist()
-    inputs = [vocabulary.bos if boundaries else vocabulary.cut, *targets[:-1]]
+    targets = vocabulary.encode([text]).ids.astype(int).tolist()
+    inputs = [vocabulary.first_input, *targets[:-1]]
     with torch.no_grad():
         logits = module(torch.tensor([inputs]))[0][0]
     log_p = torch.log_softmax(logits, dim=1).double().numpy() + vocabulary.log_known

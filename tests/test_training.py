@@ -1,34 +1,46 @@
 import numpy as np
 import pytest
 import torch
-from skorch.callbacks import Callback, EarlyStopping
+from skorch import callbacks as callbacks_of_skorch
 from torch.nn import functional as F
 
 from sklearn_charlstm import _training
-from sklearn_charlstm._training import train
+from sklearn_charlstm._training import EarlyStopping, initial_state, train
 from sklearn_charlstm._vocabulary import Vocabulary
-from sklearn_charlstm._windows import IGNORE, WindowBatches, targets_of
+from sklearn_charlstm._windows import IGNORE, WindowBatches
 
 CPU = torch.device("cpu")
 
 
-def run(texts=("abcd" * 20,), output="softmax", seed=0, **settings):
-    vocabulary = Vocabulary(texts, "char")
+def run(
+    texts=("abcd" * 20,),
+    output="softmax",
+    seed=0,
+    sample_weight=None,
+    batch_size=4,
+    dropout=0.1,
+    state=None,
+    epoch=0,
+    **settings,
+):
+    """Train a tiny model; return the state it ends in and the loss curve."""
+    vocabulary = Vocabulary(texts, "char", True)
     batches = WindowBatches(
-        targets_of(vocabulary.encode(texts), vocabulary, True),
+        vocabulary.encode(texts),
+        np.ones(len(texts)) if sample_weight is None else np.array(sample_weight),
         vocabulary,
-        boundaries=True,
         maxlen=8,
-        batch_size=4,
+        batch_size=batch_size,
         seed=seed,
+        epoch=epoch,
     )
     module_params = {
         "n_inputs": vocabulary.n_inputs,
-        "n_outputs": len(vocabulary) + 1,
+        "n_outputs": vocabulary.n_outputs,
         "embedding_dim": 4,
         "hidden_size": 8,
         "num_layers": 1,
-        "dropout": 0.1,
+        "dropout": dropout,
         "output": output,
     }
     defaults = {
@@ -39,13 +51,20 @@ def run(texts=("abcd" * 20,), output="softmax", seed=0, **settings):
         "device": CPU,
         "name": "the model",
     }
-    return train(batches, module_params, seed=seed, **(defaults | settings))
+    state = state or initial_state(module_params, seed)
+    return train(state, batches, module_params, **(defaults | settings))
+
+
+def assert_equal_weights(one, other, **tolerance):
+    assert one.keys() == other.keys()
+    for name, values in one.items():
+        np.testing.assert_allclose(values, other[name], **(tolerance or {"rtol": 0}))
 
 
 @pytest.mark.parametrize("output", ["softmax", "sigmoid"])
 def test_learns(output):
-    _, loss_curve = run(output=output, epochs=60)
-    assert loss_curve.shape == (60,)
+    _, loss_curve = run(output=output, epochs=60, dropout=0.0)
+    assert len(loss_curve) == 60
     assert loss_curve[0] > 1.2
     assert loss_curve[-1] < 0.4
 
@@ -58,21 +77,80 @@ def test_reports_each_epoch():
 
 def test_loss_is_weighted_by_targets():
     # A learning rate that changes nothing: the loss is that of the first weights.
-    weights, loss_curve = run(["a" * 5, "b"] * 9, lr=1e-30, epochs=2)
+    state, loss_curve = run(["a" * 5, "b"] * 9, lr=1e-30, epochs=2)
     assert loss_curve[0] == pytest.approx(loss_curve[1], rel=0.05)
-    assert {key: value.dtype for key, value in weights.items()} == dict.fromkeys(
-        weights, np.dtype("float32")
-    )
+    assert {values.dtype for values in state.weights.values()} == {np.dtype("float32")}
 
 
-def test_binary_cross_entropy_is_a_sum_over_tokens_and_a_mean_over_targets():
+def test_average_of_the_weights():
+    # The first average is the first weights; then old and new have the shares that
+    # make it a mean weighted by a power of the number of the update.
+    whole = ["abcd"]
+    states = [run(whole, epochs=1)[0]]
+    for epoch in (1, 2):
+        states.append(run(whole, epochs=1, state=states[-1], epoch=epoch)[0])
+    a = _training.AVERAGE_DECAY
+    assert [state.n_updates for state in states] == [1, 2, 3]
+    expected = {name: 0 * values for name, values in states[0].weights.items()}
+    for t, state in enumerate(states, start=1):
+        share = (a + 1) / (t + a)
+        for name, values in state.weights.items():
+            expected[name] = (1 - share) * expected[name] + share * values
+        assert_equal_weights(state.average, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_training_that_goes_on_is_training_that_never_stopped():
+    whole, curve = run(epochs=7)
+    first, first_curve = run(epochs=3)
+    kept = {index: state["exp_avg"].clone() for index, state in moments(first)}
+    then, then_curve = run(epochs=4, state=first, epoch=3)
+    assert first_curve + then_curve == curve
+    assert_equal_weights(then.weights, whole.weights)
+    assert_equal_weights(then.average, whole.average)
+    # And the state gone on from may be gone on from again.
+    for index, state in moments(first):
+        assert torch.equal(state["exp_avg"], kept[index])
+    again, _ = run(epochs=4, state=first, epoch=3)
+    assert_equal_weights(again.weights, whole.weights)
+
+
+def moments(state):
+    return state.optimizer["state"].items()
+
+
+TEXTS = ["abab", "acca", "bb"]
+
+
+def test_weights_of_texts_count_only_by_their_ratios():
+    # A power of two changes no rounding.
+    one, curve = run(TEXTS, sample_weight=[1, 2, 0.5])
+    other, other_curve = run(TEXTS, sample_weight=[4, 8, 2])
+    assert_equal_weights(one.weights, other.weights)
+    assert curve == other_curve
+    plain, _ = run(TEXTS)
+    assert not np.allclose(one.weights["linear.bias"], plain.weights["linear.bias"])
+
+
+def test_weight_two_is_the_gradient_of_the_text_given_twice(monkeypatch):
+    # Where a batch is the whole epoch and nothing is drawn at random, the models are
+    # the same up to rounding.
+    monkeypatch.setattr("sklearn_charlstm._windows.UNKNOWN_SHARE", 0.0)
+    settings = {"batch_size": 100, "dropout": 0.0, "epochs": 5}
+    weighted, curve = run(TEXTS, sample_weight=[2, 1, 3], **settings)
+    repeated, other_curve = run([TEXTS[0], *TEXTS, TEXTS[2], TEXTS[2]], **settings)
+    np.testing.assert_allclose(curve, other_curve, rtol=1e-5)
+    assert_equal_weights(weighted.weights, repeated.weights, rtol=1e-3, atol=1e-4)
+
+
+def test_binary_cross_entropy_is_a_sum_over_tokens():
     logits = torch.randn(4, 3)
     targets = torch.tensor([2, IGNORE, 0, IGNORE])
     wanted = torch.tensor([[0.0, 0, 1], [1, 0, 0]])
-    expected = F.binary_cross_entropy_with_logits(logits[[0, 2]], wanted) * 3
-    torch.testing.assert_close(
-        _training._BinaryCrossEntropy()(logits, targets), expected
-    )
+    losses = _training._BinaryCrossEntropy()(logits, targets)
+    for row, answers in zip([0, 2], wanted, strict=True):
+        expected = F.binary_cross_entropy_with_logits(logits[row], answers) * 3
+        torch.testing.assert_close(losses[row], expected)
+    assert losses[[1, 3]].tolist() == [0, 0]
 
 
 def test_same_seed_same_weights_whatever_the_state_and_threads_around_it():
@@ -85,10 +163,10 @@ def test_same_seed_same_weights_whatever_the_state_and_threads_around_it():
         assert torch.get_num_threads() == n_threads + 1
     finally:
         torch.set_num_threads(n_threads)
+    assert_equal_weights(first.weights, second.weights)
     other, _ = run(seed=1)
-    for key in first:
-        np.testing.assert_array_equal(first[key], second[key])
-        assert not np.array_equal(first[key], other[key])
+    for name in first.weights:
+        assert not np.array_equal(first.weights[name], other.weights[name])
 
 
 def test_random_states_are_left_alone():
@@ -107,7 +185,7 @@ def test_divergence_names_model_and_epoch():
         run(lr=1e38, net_params={"optimizer": torch.optim.SGD})
 
 
-class _Interrupt(Callback):
+class _Interrupt(callbacks_of_skorch.Callback):
     def on_batch_end(self, net, **kwargs):
         raise KeyboardInterrupt
 
@@ -119,25 +197,50 @@ def test_a_real_interrupt_is_raised():
     assert torch.get_num_threads() == n_threads
 
 
-def test_early_stopping_stops_and_callbacks_are_not_touched():
-    callbacks = [EarlyStopping(monitor="train_loss", patience=2, threshold=10)]
+def test_callbacks_stop_and_are_not_touched():
+    callbacks = [
+        callbacks_of_skorch.EarlyStopping("train_loss", patience=2, threshold=10)
+    ]
     _, loss_curve = run(net_params={"callbacks": callbacks})
     assert len(loss_curve) == 1 + 2
     assert len(callbacks) == 1
     assert callbacks[0].misses_ == 0
 
 
+def test_early_stopping_keeps_the_best():
+    losses = iter([3.0, 2.0, 2.5, 1.0, 1.5, 1.0, 1.2, 0.5])
+    seen = []
+
+    def validation_loss(weights):
+        seen.append(weights)
+        return next(losses)
+
+    early_stopping = EarlyStopping(validation_loss, n_iter_no_change=3)
+    state, loss_curve = run(epochs=20, early_stopping=early_stopping)
+    assert early_stopping.curve == [3, 2, 2.5, 1, 1.5, 1, 1.2]
+    assert len(loss_curve) == 7
+    assert early_stopping.best is seen[3]
+    assert early_stopping.stops
+    # What was validated is the average.
+    assert_equal_weights(seen[-1], state.average)
+    # Told of all epochs so far, it would not have gone on.
+    assert EarlyStopping(validation_loss, 3, curve=early_stopping.curve).stops
+    assert not EarlyStopping(validation_loss, 4, curve=early_stopping.curve).stops
+    assert not EarlyStopping(validation_loss, 1).stops
+
+
 def test_net_params_reach_the_net():
     default, _ = run()
     changed, _ = run(net_params={"optimizer": torch.optim.SGD})
-    assert not np.array_equal(default["linear.bias"], changed["linear.bias"])
+    bias = "linear.bias"
+    assert not np.array_equal(default.weights[bias], changed.weights[bias])
     with pytest.raises(ValueError, match="no_such_setting"):
         run(net_params={"no_such_setting": 1})
 
 
 @pytest.mark.parametrize(
     ("name", "advice"),
-    [("max_epochs", "set `epochs` instead"), ("train_split", "it cannot be changed")],
+    [("max_epochs", "set `epochs` instead"), ("dataset", "it cannot be changed")],
 )
 def test_net_params_must_not_hide_a_parameter(name, advice):
     with pytest.raises(ValueError, match=f"{name}.*{advice}"):

@@ -8,7 +8,7 @@ from sklearn_charlstm._vocabulary import Vocabulary
 
 
 def test_ids_follow_the_first_occurrence_and_symbols_come_after():
-    vocabulary = Vocabulary(["ba", "ac"], "char")
+    vocabulary = Vocabulary(["ba", "ac"], "char", False)
     assert vocabulary == {"b": 0, "a": 1, "c": 2}
     symbols = [vocabulary.bos, vocabulary.unknown, vocabulary.cut]
     assert sorted(symbols) == [3, 4, 5]
@@ -18,7 +18,7 @@ def test_ids_follow_the_first_occurrence_and_symbols_come_after():
 
 
 def test_encode_is_flat_and_small():
-    vocabulary = Vocabulary(["abc"], "char")
+    vocabulary = Vocabulary(["abc"], "char", False)
     ids, lengths = vocabulary.encode(["cab", "", "bx"])
     assert ids.tolist() == [2, 0, 1, 1, vocabulary.unknown]
     assert ids.dtype == np.uint8
@@ -27,31 +27,74 @@ def test_encode_is_flat_and_small():
 
 
 def test_many_tokens_need_a_wider_dtype():
-    vocabulary = Vocabulary([range(300)], tuple)
+    vocabulary = Vocabulary([range(300)], tuple, False)
     ids, _ = vocabulary.encode([[299, 300]])
     assert ids.dtype == np.uint16
     assert ids.tolist() == [299, vocabulary.unknown]
 
 
-@pytest.mark.parametrize(
+def test_where_boundaries_count_the_end_of_text_is_predicted():
+    vocabulary = Vocabulary(["abc"], "char", True)
+    end = vocabulary.eos
+    ids, lengths = vocabulary.encode(["ab", "", "c"])
+    assert ids.tolist() == [0, 1, end, end, 2, end]
+    assert lengths.tolist() == [3, 1, 2]
+    assert vocabulary.first_input == vocabulary.bos
+    assert vocabulary.n_outputs == 4
+    fragments = Vocabulary(["abc"], "char", False)
+    assert fragments.first_input == fragments.cut
+    assert fragments.n_outputs == 3
+
+
+def test_take_selects_texts_in_any_order():
+    encoded = Vocabulary(["abc"], "char", False).encode(["ab", "", "c", "bca"])
+    ids, lengths = encoded.take(np.array([3, 1, 0, 3]))
+    assert ids.tolist() == [1, 2, 0, 0, 1, 1, 2, 0]
+    assert lengths.tolist() == [3, 0, 2, 3]
+    ids, lengths = encoded.take(np.array([], dtype=int))
+    assert len(ids) == len(lengths) == 0
+
+
+POSSIBLE = pytest.mark.parametrize(
     ("analyzer", "n_possible"),
     [("char", sys.maxunicode + 1), ("byte", 256), ("word", 3), (tuple, 3)],
 )
-def test_known_and_unknown_mass_sum_to_one(analyzer, n_possible):
-    vocabulary = Vocabulary([[1, 2]], analyzer)
+
+
+def total_mass(vocabulary, n_possible):
     n_unknown = n_possible - len(vocabulary)
-    known, unknown = np.exp(vocabulary.log_known), np.exp(vocabulary.log_unknown)
-    assert known + n_unknown * unknown == pytest.approx(1, abs=1e-12)
-    assert unknown > 0
+    return np.exp(vocabulary.log_known) + n_unknown * np.exp(vocabulary.log_unknown)
+
+
+@POSSIBLE
+def test_known_and_unknown_mass_sum_to_one(analyzer, n_possible):
+    vocabulary = Vocabulary([[1, 2]], analyzer, False)
+    assert total_mass(vocabulary, n_possible) == pytest.approx(1, abs=1e-12)
+    assert vocabulary.log_unknown > -np.inf
+
+
+@POSSIBLE
+def test_an_extended_alphabet_gives_an_unknown_token_the_same_mass(
+    analyzer, n_possible
+):
+    vocabulary = Vocabulary([[1, 2]], analyzer, True)
+    extended = vocabulary.extended([[2, 3], [4]])
+    assert list(extended) == [1, 2, 3, 4]
+    assert extended.log_unknown == vocabulary.log_unknown
+    # Of words there are as many as there are; the unknown one stays one event.
+    n_possible = n_possible + 2 if n_possible == 3 else n_possible
+    assert total_mass(extended, n_possible) == pytest.approx(1, abs=1e-12)
+    assert extended.n_outputs == 5
+    assert list(vocabulary) == [1, 2]
 
 
 def test_no_mass_is_kept_where_nothing_can_be_unknown():
-    vocabulary = Vocabulary([bytes(range(256))], "byte")
+    vocabulary = Vocabulary([bytes(range(256))], "byte", False)
     assert vocabulary.log_known == 0
 
 
 def test_pickle_keeps_everything():
-    vocabulary = Vocabulary(["hello"], "char")
+    vocabulary = Vocabulary(["hello"], "char", True)
     copy = pickle.loads(pickle.dumps(vocabulary))
     assert copy == vocabulary
     assert vars(copy) == vars(vocabulary)

@@ -3,28 +3,37 @@ import pytest
 
 from sklearn_charlstm import _windows
 from sklearn_charlstm._vocabulary import Vocabulary
-from sklearn_charlstm._windows import IGNORE, WindowBatches, targets_of
+from sklearn_charlstm._windows import IGNORE, WindowBatches
 
 
-def make(texts, *, boundaries, maxlen=4, batch_size=2, seed=0):
-    vocabulary = Vocabulary(texts, "char")
-    targets = targets_of(vocabulary.encode(texts), vocabulary, boundaries)
+def make(
+    texts,
+    *,
+    boundaries,
+    maxlen=4,
+    batch_size=2,
+    seed=0,
+    sample_weight=None,
+    alphabet=(),
+):
+    vocabulary = Vocabulary(alphabet or texts, "char", boundaries)
+    encoded = vocabulary.encode(texts)
     batches = WindowBatches(
-        targets,
+        encoded,
+        np.ones(len(texts)) if sample_weight is None else np.array(sample_weight),
         vocabulary,
-        boundaries=boundaries,
         maxlen=maxlen,
         batch_size=batch_size,
         seed=seed,
     )
-    return vocabulary, targets, batches
+    return vocabulary, encoded, batches
 
 
 def windows_of(batches):
     """Return (inputs, targets) of all windows of one epoch, without the padding."""
     return [
         (row_in[row_out != IGNORE].tolist(), row_out[row_out != IGNORE].tolist())
-        for inputs, targets in batches
+        for inputs, (targets, _) in batches
         for row_in, row_out in zip(inputs, targets, strict=True)
     ]
 
@@ -32,16 +41,6 @@ def windows_of(batches):
 @pytest.fixture
 def no_unknown(monkeypatch):
     monkeypatch.setattr(_windows, "UNKNOWN_SHARE", 0.0)
-
-
-def test_end_of_text_is_a_target_where_boundaries_count():
-    vocabulary, targets, _ = make(["ab", "", "c"], boundaries=True)
-    end = vocabulary.eos
-    assert targets.ids.tolist() == [0, 1, end, end, 2, end]
-    assert targets.lengths.tolist() == [3, 1, 2]
-    _, targets, _ = make(["ab", "", "c"], boundaries=False)
-    assert targets.ids.tolist() == [0, 1, 2]
-    assert targets.lengths.tolist() == [2, 0, 1]
 
 
 @pytest.mark.parametrize("boundaries", [True, False])
@@ -104,3 +103,37 @@ def test_same_seed_same_batches():
     runs = [windows_of(make(["abcdefghij"] * 5, boundaries=True)[2]) for _ in range(2)]
     assert runs[0] == runs[1]
     assert runs[0] != windows_of(make(["abcdefghij"] * 5, boundaries=True, seed=1)[2])
+
+
+def test_an_epoch_depends_on_its_number_and_not_on_those_before():
+    _, _, batches = make(["abcdefghij"] * 5, boundaries=True)
+    epochs = [windows_of(batches) for _ in range(3)]
+    assert epochs[0] != epochs[1]
+    _, _, batches = make(["abcdefghij"] * 5, boundaries=True)
+    batches.epoch = 2
+    assert windows_of(batches) == epochs[2]
+    assert batches.epoch == 3
+
+
+def test_an_unknown_token_is_history_and_no_target():
+    vocabulary, _, batches = make(["axb"], boundaries=False, alphabet=["ab"])
+    [(inputs, (targets, _))] = batches
+    assert targets.tolist() == [[0, IGNORE, 1]]
+    assert inputs[0, 0] == vocabulary.cut
+    assert inputs[0, 2] == vocabulary.unknown
+
+
+def test_every_window_has_the_weight_of_its_text():
+    texts, weights = ["aaaaaaaaaa", "", "bbb", "c"], [1.0, 7.0, 4.0, 3.0]
+    _, _, batches = make(texts, boundaries=False, sample_weight=weights)
+    total = n_targets = 0
+    by_token = dict(zip(range(3), np.array([1, 4, 3]) * 14 / 25, strict=True))
+    for _, (targets, weight_of_window) in batches:
+        assert weight_of_window.dtype == np.float32
+        expected = [by_token[token] for token in targets[:, 0].tolist()]
+        np.testing.assert_allclose(weight_of_window, expected, rtol=1e-6)
+        n = (targets != IGNORE).sum(axis=1)
+        total += np.dot(n, weight_of_window)
+        n_targets += n.sum()
+    assert n_targets == 14
+    assert total == pytest.approx(n_targets)

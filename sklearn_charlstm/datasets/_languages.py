@@ -2,7 +2,12 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
+from collections.abc import Iterable
 from importlib import resources
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import Bunch
 
 from sklearn_charlstm.datasets._texts import as_codes, as_dataset, check_available
 
@@ -21,7 +26,9 @@ sklearn_charlstm and released into the public domain (CC0 1.0).
 """
 
 
-def load_languages(languages=None, *, return_X_y=False):
+def load_languages(
+    languages: Iterable[str] | None = None, *, return_X_y: bool = False
+) -> Bunch | tuple[list[str], NDArray[np.str_]]:
     """Load the bundled corpus: sentences of running prose in ten languages.
 
     Parameters

@@ -2,13 +2,18 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
+from collections.abc import Collection, Iterable
+
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
 __all__ = ["as_codes", "as_dataset", "check_available"]
 
 
-def as_dataset(texts_by_language, description, return_X_y):
+def as_dataset(
+    texts_by_language: dict[str, list[str]], description: str, return_X_y: bool
+) -> Bunch | tuple[list[str], NDArray[np.str_]]:
     """Put the texts of several languages together.
 
     Parameters
@@ -30,7 +35,7 @@ def as_dataset(texts_by_language, description, return_X_y):
     return Bunch(data=data, target=target, languages=languages, DESCR=description)
 
 
-def as_codes(languages):
+def as_codes(languages: Iterable[str]) -> list[str]:
     """Return the languages as a list of different codes; refuse a bare str."""
     if isinstance(languages, str):
         raise ValueError(
@@ -39,7 +44,7 @@ def as_codes(languages):
     return list(dict.fromkeys(languages))
 
 
-def check_available(codes, available):
+def check_available(codes: Iterable[str], available: Collection[str]) -> None:
     """Refuse a language that there is no text in."""
     unknown = [code for code in codes if code not in available]
     if unknown:

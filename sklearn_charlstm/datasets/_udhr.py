@@ -3,10 +3,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 import zipfile
+from collections.abc import Iterable
+from os import PathLike
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pooch
+from numpy.typing import NDArray
 from sklearn.datasets import get_data_home
+from sklearn.utils import Bunch
 
 from sklearn_charlstm.datasets._texts import as_codes, as_dataset, check_available
 
@@ -31,8 +36,12 @@ the project "UDHR in Unicode". Public domain.
 
 
 def fetch_udhr(
-    languages, *, data_home=None, download_if_missing=True, return_X_y=False
-):
+    languages: Iterable[str],
+    *,
+    data_home: str | PathLike[str] | None = None,
+    download_if_missing: bool = True,
+    return_X_y: bool = False,
+) -> Bunch | tuple[list[str], NDArray[np.str_]]:
     """Load the Universal Declaration of Human Rights, downloading it once if needed.
 
     Parameters
@@ -69,7 +78,9 @@ def fetch_udhr(
     else:
         folder = Path(data_home).expanduser()
     codes = as_codes(languages)
-    files = {file.stem: file for file in folder.glob("*.txt")}
+    files: dict[str, Path | zipfile.Path] = {
+        file.stem: file for file in folder.glob("*.txt")
+    }
     if not files.keys() >= set(codes):
         files = _archived_files(folder, download_if_missing) | files
     check_available(codes, files)
@@ -77,7 +88,9 @@ def fetch_udhr(
     return as_dataset(texts, _DESCRIPTION, return_X_y)
 
 
-def _archived_files(folder, download_if_missing):
+def _archived_files(
+    folder: Path, download_if_missing: bool
+) -> dict[str, Path | zipfile.Path]:
     """Return the files in the archive by language; download it if needed."""
     path = folder / _ARCHIVE
     by_hand = (
@@ -108,6 +121,6 @@ def _archived_files(folder, download_if_missing):
     return {PurePosixPath(name).stem: zipfile.Path(path, name) for name in names}
 
 
-def _paragraphs(file):
+def _paragraphs(file: Path | zipfile.Path) -> list[str]:
     lines = file.read_text(encoding="utf-8").splitlines()
     return [" ".join(line.split()) for line in lines if line.strip()]

@@ -1,0 +1,129 @@
+"""Bayes' rule: from log-likelihoods to decisions."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import ClassifierMixin
+
+__all__ = ["BayesRuleMixin"]
+
+
+class BayesRuleMixin(ClassifierMixin):
+    """The predictions of a classifier with a likelihood for each class.
+
+    A subclass has `classes_`, `class_log_prior_` and `log_likelihood`.
+    """
+
+    classes_: NDArray[Any]
+    class_log_prior_: NDArray[np.float64]
+
+    def log_likelihood(self, X: Collection[Any]) -> NDArray[np.float64]:
+        """Compute log p(text | class), of shape (n_samples, n_classes), in nats."""
+        raise NotImplementedError
+
+    def predict_joint_log_proba(self, X: Collection[Any]) -> NDArray[np.float64]:
+        """Compute the joint log-probability of every text and each class.
+
+        Parameters
+        ----------
+        X : sequence of str, shape (n_samples,)
+
+        Returns
+        -------
+        joint : ndarray of shape (n_samples, n_classes), float64
+            log p(text, class) = log p(text | class) + log p(class) in nats.
+        """
+        return self.log_likelihood(X) + self.class_log_prior_
+
+    def score_samples(self, X: Collection[Any]) -> NDArray[np.float64]:
+        """Compute the log-likelihood of every text under all classes together.
+
+        It is low for a text that is like no class.
+
+        Parameters
+        ----------
+        X : sequence of str, shape (n_samples,)
+
+        Returns
+        -------
+        log_likelihood : ndarray of shape (n_samples,), float64
+            log p(text) in nats.
+        """
+        return np.logaddexp.reduce(self.predict_joint_log_proba(X), axis=1)
+
+    def predict_log_proba(self, X: Collection[Any]) -> NDArray[np.float64]:
+        """Compute the log-probability of each class given the text.
+
+        Parameters
+        ----------
+        X : sequence of str, shape (n_samples,)
+
+        Returns
+        -------
+        log_proba : ndarray of shape (n_samples, n_classes), float64
+            log p(class | text) in nats, in the order of `classes_`.
+        """
+        joint = self.predict_joint_log_proba(X)
+        return joint - np.logaddexp.reduce(joint, axis=1, keepdims=True)
+
+    def predict_proba(self, X: Collection[Any]) -> NDArray[np.float64]:
+        """Compute the probability of each class given the text.
+
+        Parameters
+        ----------
+        X : sequence of str, shape (n_samples,)
+
+        Returns
+        -------
+        proba : ndarray of shape (n_samples, n_classes), float64
+            p(class | text), in the order of `classes_`; each row sums to one.
+        """
+        return np.exp(self.predict_log_proba(X))
+
+    def decision_function(self, X: Collection[Any]) -> NDArray[np.float64]:
+        """Compute the log-likelihood ratio, or log-odds, of the classes.
+
+        Parameters
+        ----------
+        X : sequence of str, shape (n_samples,)
+
+        Returns
+        -------
+        decision : ndarray, float64
+            In nats. Two classes: shape (n_samples,), the log-likelihood ratio
+            log p(text | classes_[1]) - log p(text | classes_[0]), positive where
+            `predict` gives ``classes_[1]``. More: shape (n_samples, n_classes), the
+            log-odds log p(class | text) - log p(any other class | text).
+        """
+        joint = self.predict_joint_log_proba(X)
+        if len(self.classes_) == 2:
+            return joint[:, 1] - joint[:, 0]
+        # The log-sum over the other classes is that over all less one term, which
+        # cancels badly where the term is most of the sum: there sum the others.
+        log_total = np.logaddexp.reduce(joint, axis=1, keepdims=True)
+        best = np.argmax(joint, axis=1, keepdims=True)
+        others = joint.copy()
+        np.put_along_axis(others, best, -np.inf, axis=1)
+        log_rest_of_best = np.logaddexp.reduce(others, axis=1, keepdims=True)
+        log_rest = log_total + np.log1p(-np.exp(others - log_total))
+        np.put_along_axis(log_rest, best, log_rest_of_best, axis=1)
+        return joint - log_rest
+
+    def predict(self, X: Collection[Any]) -> NDArray[Any]:
+        """Predict the class of every text.
+
+        Parameters
+        ----------
+        X : sequence of str, shape (n_samples,)
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            The most probable class of each text, one of `classes_`.
+        """
+        joint = self.predict_joint_log_proba(X)
+        return self.classes_[np.argmax(joint, axis=1)]
