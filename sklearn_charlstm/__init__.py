@@ -4,6 +4,11 @@
 
 from sklearn_charlstm._classifier import CharLMLanguageClassifier
 from sklearn_charlstm._language_model import CharLSTMLanguageModel
+from sklearn_charlstm._search import WarmStartGridSearchCV
 
-__all__ = ["CharLMLanguageClassifier", "CharLSTMLanguageModel"]
+__all__ = [
+    "CharLMLanguageClassifier",
+    "CharLSTMLanguageModel",
+    "WarmStartGridSearchCV",
+]
 __version__ = "0.1.0.dev0"

@@ -1,0 +1,155 @@
+import numpy as np
+import pytest
+from sklearn.datasets import make_classification
+from sklearn.ensemble import GradientBoostingClassifier
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from sklearn_charlstm import (
+    CharLMLanguageClassifier,
+    CharLSTMLanguageModel,
+    WarmStartGridSearchCV,
+)
+
+GRID = {"maxlen": [8, 3], "epochs": [4, 1, 2]}
+
+
+def assert_same_results(search, expected):
+    results, others = search.cv_results_, expected.cv_results_
+    assert list(results) == list(others)
+    assert results["params"] == others["params"]
+    for column, values in others.items():
+        if column.startswith("param_"):
+            assert results[column].tolist() == values.tolist()
+        elif "time" not in column and column != "params":
+            np.testing.assert_array_equal(results[column], values, err_msg=column)
+    assert search.best_params_ == expected.best_params_
+    assert search.best_index_ == expected.best_index_
+    assert search.best_score_ == expected.best_score_
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_same_numbers_as_grid_search(tiny, texts, labels, n_jobs):
+    clf = CharLMLanguageClassifier(**tiny)
+    settings = {"cv": 2, "scoring": "neg_log_loss", "return_train_score": True}
+    search = WarmStartGridSearchCV(clf, GRID, n_jobs=n_jobs, **settings)
+    search.fit(texts, labels)
+    expected = GridSearchCV(clf, GRID, **settings).fit(texts, labels)
+    assert_same_results(search, expected)
+    assert (
+        search.best_estimator_.n_iter_.tolist() == [search.best_params_["epochs"]] * 2
+    )
+    np.testing.assert_array_equal(
+        search.predict_proba(texts), expected.predict_proba(texts)
+    )
+    assert search.score(texts, labels) == expected.score(texts, labels)
+    assert search.classes_.tolist() == ["eng", "fra"]
+
+
+@pytest.mark.parametrize("random_state", [0, 1, 2])
+def test_same_numbers_with_early_stopping(tiny, random_state):
+    # Random letters: there is nothing to learn for other texts.
+    letters = np.random.default_rng(random_state).choice([*"abcdef"], size=(12, 9))
+    texts, labels = ["".join(row) for row in letters], [0, 1] * 6
+    tiny.update(random_state=random_state, early_stopping=True, n_iter_no_change=1)
+    clf = CharLMLanguageClassifier(**tiny, lr=0.05, validation_fraction=0.3)
+    grid = {"epochs": [1, 3, 30]}
+    settings = {"cv": 2, "scoring": "neg_log_loss"}
+    assert_same_results(
+        WarmStartGridSearchCV(clf, grid, **settings).fit(texts, labels),
+        GridSearchCV(clf, grid, **settings).fit(texts, labels),
+    )
+    # For this to mean something a run must have stopped early.
+    clf.set_params(epochs=30).fit(texts, labels)
+    assert clf.n_iter_.min() < 30
+
+
+def test_every_epoch_is_trained_once(tiny, texts, labels, monkeypatch):
+    trained = []
+    train = CharLSTMLanguageModel._train
+
+    def watch(self, *args, epochs, **kwargs):
+        trained.append(epochs)
+        return train(self, *args, epochs=epochs, **kwargs)
+
+    monkeypatch.setattr(CharLSTMLanguageModel, "_train", watch)
+    clf = CharLMLanguageClassifier(**tiny)
+    WarmStartGridSearchCV(clf, GRID, cv=2, refit=False).fit(texts, labels)
+    # Two classes, two folds, two maxlen: four epochs each, not seven.
+    assert sum(trained) == 2 * 2 * 2 * 4
+
+
+def _lower(X):
+    return [text.lower() for text in X]
+
+
+def test_several_grids_over_a_pipeline(tiny, texts, labels):
+    pipeline = Pipeline(
+        [
+            ("lower", FunctionTransformer(_lower)),
+            ("clf", CharLMLanguageClassifier(**tiny)),
+        ]
+    )
+    grids = [
+        {"clf__epochs": [2, 1], "clf__hidden_size": [4, 8]},
+        {"clf__epochs": [3], "clf__boundaries": [True]},
+    ]
+    settings = {"cv": 2, "scoring": "neg_log_loss"}
+    assert_same_results(
+        WarmStartGridSearchCV(
+            pipeline, grids, warm_start_param="clf__epochs", **settings
+        ).fit(texts, labels),
+        GridSearchCV(pipeline, grids, **settings).fit(texts, labels),
+    )
+
+
+def test_density_estimator_without_labels(tiny, texts):
+    model = CharLSTMLanguageModel(**tiny)
+    grid = {"epochs": [1, 4]}
+    search = WarmStartGridSearchCV(model, grid, cv=2).fit(texts)
+    assert_same_results(search, GridSearchCV(model, grid, cv=2).fit(texts))
+    assert search.best_params_ == {"epochs": 4}
+
+
+def test_weights_are_split_with_the_texts(tiny, texts, labels):
+    clf = CharLMLanguageClassifier(**tiny)
+    weights = np.linspace(0, 2, len(texts))
+    settings = {"cv": 2, "scoring": "neg_log_loss"}
+    grid = {"epochs": [1, 2]}
+    assert_same_results(
+        WarmStartGridSearchCV(clf, grid, **settings).fit(
+            texts, labels, sample_weight=weights
+        ),
+        GridSearchCV(clf, grid, **settings).fit(texts, labels, sample_weight=weights),
+    )
+
+
+def test_another_estimator_that_starts_warm():
+    X, y = make_classification(random_state=0)
+    boosting = GradientBoostingClassifier(random_state=0)
+    grid = {"n_estimators": [20, 5, 10], "max_depth": [1, 2]}
+    search = WarmStartGridSearchCV(boosting, grid, warm_start_param="n_estimators")
+    assert_same_results(search.fit(X, y), GridSearchCV(boosting, grid).fit(X, y))
+
+
+def test_a_candidate_that_fails(tiny, texts, labels):
+    clf = CharLMLanguageClassifier(**tiny)
+    grid = {"epochs": [1, 2], "lr": [0.01, -1.0]}
+    search = WarmStartGridSearchCV(clf, grid, cv=2)
+    with pytest.warns(Warning, match="fits failed|non-finite"):
+        search.fit(texts, labels)
+    failed = np.array([p["lr"] < 0 for p in search.cv_results_["params"]])
+    np.testing.assert_array_equal(
+        np.isnan(search.cv_results_["mean_test_score"]), failed
+    )
+    assert search.best_params_["lr"] == 0.01
+    with pytest.raises(ValueError, match="'lr' parameter"):
+        search.set_params(error_score="raise").fit(texts, labels)
+
+
+def test_a_grid_without_the_parameter(tiny, texts, labels):
+    clf = CharLMLanguageClassifier(**tiny)
+    search = WarmStartGridSearchCV(clf, {"maxlen": [2, 4]})
+    with pytest.raises(ValueError, match="no values of warm_start_param='epochs'"):
+        search.fit(texts, labels)
