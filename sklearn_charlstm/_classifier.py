@@ -385,16 +385,18 @@ class CharLMLanguageClassifier(BayesRuleMixin, BaseEstimator):
         """
         check_is_fitted(self)
         self._validate_params()
-        is_object = self.classes_.dtype == object
-        classes = np.array(
-            [*self.classes_.tolist(), label], dtype=object if is_object else None
-        )
-        if classes.ndim != 1 or classes.dtype.kind != self.classes_.dtype.kind:
+        dtype = self.classes_.dtype
+        kinds = {"O": "U", "f": "fiu"}.get(dtype.kind, dtype.kind)
+        if np.ndim(label) or np.asarray(label).dtype.kind not in kinds:
             raise ValueError(
                 f"The label {label!r} is not of the type of classes_: {self.classes_}."
             )
         if label in self.classes_:
             raise ValueError(f"There is a class {label!r} already.")
+        classes = np.array(
+            [*self.classes_.tolist(), label],
+            dtype=object if dtype.kind == "O" else None,
+        )
         sequences, _, weights = self._check_texts(
             X, np.repeat(classes[-1:], len(X)), sample_weight
         )
