@@ -7,7 +7,11 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, S
 from numbers import Real
 from typing import Any, Literal
 
-__all__ = ["Analyzer", "analyze", "is_missing"]
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import _check_sample_weight
+
+__all__ = ["Analyzer", "analyze", "check_weights", "is_missing"]
 
 Analyzer = Literal["char", "byte", "word"] | Callable[[Any], Iterable[Hashable]]
 
@@ -125,3 +129,32 @@ def _check_tokens(tokens: Iterable[Hashable], row: int) -> Sequence[Hashable]:
             f"X[{row}]: `analyzer` must return a sequence of hashable tokens: {error}."
         ) from error
     return tokens
+
+
+def check_weights(
+    sample_weight: ArrayLike | None, sequences: list[Sequence[Hashable]]
+) -> NDArray[np.float64]:
+    """Return the weight of each text; without weights, one for each.
+
+    Parameters
+    ----------
+    sample_weight : array-like of shape (n_samples,) or None
+    sequences : list of n_samples sequences
+
+    Returns
+    -------
+    weights : ndarray of shape (n_samples,), float64
+
+    Raises
+    ------
+    ValueError
+        If there is not one finite, non-negative weight for each text, or if all are
+        zero.
+    """
+    weights = _check_sample_weight(
+        sample_weight, sequences, dtype=np.float64, ensure_non_negative=True
+    )
+    # scikit-learn checks this itself from 1.9 on.
+    if not weights.any():
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    return weights

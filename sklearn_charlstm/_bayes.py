@@ -31,11 +31,12 @@ class BayesRuleMixin(ClassifierMixin):
         Parameters
         ----------
         X : sequence of str, shape (n_samples,)
+            Texts, or what `analyzer` reads.
 
         Returns
         -------
         joint : ndarray of shape (n_samples, n_classes), float64
-            log p(text, class) = log p(text | class) + log p(class) in nats.
+            Logarithm of p(text, class) = p(text | class) p(class), in nats.
         """
         return self.log_likelihood(X) + self.class_log_prior_
 
@@ -47,11 +48,12 @@ class BayesRuleMixin(ClassifierMixin):
         Parameters
         ----------
         X : sequence of str, shape (n_samples,)
+            Texts, or what `analyzer` reads.
 
         Returns
         -------
         log_likelihood : ndarray of shape (n_samples,), float64
-            log p(text) in nats.
+            Logarithm of p(text), in nats.
         """
         return np.logaddexp.reduce(self.predict_joint_log_proba(X), axis=1)
 
@@ -61,11 +63,12 @@ class BayesRuleMixin(ClassifierMixin):
         Parameters
         ----------
         X : sequence of str, shape (n_samples,)
+            Texts, or what `analyzer` reads.
 
         Returns
         -------
         log_proba : ndarray of shape (n_samples, n_classes), float64
-            log p(class | text) in nats, in the order of `classes_`.
+            Logarithm of p(class | text), in nats, in the order of `classes_`.
         """
         joint = self.predict_joint_log_proba(X)
         return joint - np.logaddexp.reduce(joint, axis=1, keepdims=True)
@@ -76,11 +79,13 @@ class BayesRuleMixin(ClassifierMixin):
         Parameters
         ----------
         X : sequence of str, shape (n_samples,)
+            Texts, or what `analyzer` reads.
 
         Returns
         -------
         proba : ndarray of shape (n_samples, n_classes), float64
-            p(class | text), in the order of `classes_`; each row sums to one.
+            Probabilities p(class | text), in the order of `classes_`; each row sums
+            to one.
         """
         return np.exp(self.predict_log_proba(X))
 
@@ -90,6 +95,7 @@ class BayesRuleMixin(ClassifierMixin):
         Parameters
         ----------
         X : sequence of str, shape (n_samples,)
+            Texts, or what `analyzer` reads.
 
         Returns
         -------
@@ -119,6 +125,7 @@ class BayesRuleMixin(ClassifierMixin):
         Parameters
         ----------
         X : sequence of str, shape (n_samples,)
+            Texts, or what `analyzer` reads.
 
         Returns
         -------

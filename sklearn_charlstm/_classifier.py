@@ -18,14 +18,13 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import (
-    _check_sample_weight,
     check_consistent_length,
     check_is_fitted,
     column_or_1d,
     validate_data,
 )
 
-from sklearn_charlstm._analysis import Analyzer, analyze, is_missing
+from sklearn_charlstm._analysis import Analyzer, analyze, check_weights, is_missing
 from sklearn_charlstm._bayes import BayesRuleMixin
 from sklearn_charlstm._language_model import (
     CharLSTMLanguageModel,
@@ -247,6 +246,7 @@ class CharLMLanguageClassifier(BayesRuleMixin, BaseEstimator):
         Returns
         -------
         self : object
+            The fitted estimator.
 
         Raises
         ------
@@ -314,6 +314,7 @@ class CharLMLanguageClassifier(BayesRuleMixin, BaseEstimator):
         Returns
         -------
         self : object
+            The fitted estimator.
 
         Raises
         ------
@@ -375,6 +376,7 @@ class CharLMLanguageClassifier(BayesRuleMixin, BaseEstimator):
         Returns
         -------
         self : object
+            The fitted estimator.
 
         Raises
         ------
@@ -397,9 +399,9 @@ class CharLMLanguageClassifier(BayesRuleMixin, BaseEstimator):
             [*self.classes_.tolist(), label],
             dtype=object if dtype.kind == "O" else None,
         )
-        sequences, _, weights = self._check_texts(
-            X, np.repeat(classes[-1:], len(X)), sample_weight
-        )
+        sequences = analyze(X, self.analyzer)
+        weights = check_weights(sample_weight, sequences)
+        sequences = list(compress(sequences, weights))
         if not any(map(len, sequences)):
             raise ValueError("All texts are empty; pass at least one character.")
         place = int(np.searchsorted(self.classes_, classes[-1]))
@@ -412,7 +414,7 @@ class CharLMLanguageClassifier(BayesRuleMixin, BaseEstimator):
         [model] = clf._train_models(
             [clf._new_language_model(seed, clf.vocabulary_)],
             [sequences],
-            [weights],
+            [weights[weights > 0]],
             [label],
             one_pass=False,
         )
@@ -443,14 +445,8 @@ class CharLMLanguageClassifier(BayesRuleMixin, BaseEstimator):
                     f"y[{row}] is a missing value ({label!r}); drop the sample."
                 )
         check_classification_targets(labels)
-        weights = _check_sample_weight(
-            sample_weight, sequences, dtype=np.float64, ensure_non_negative=True
-        )
+        weights = check_weights(sample_weight, sequences)
         kept = weights > 0
-        if not kept.any():
-            raise ValueError(
-                "Sample weights must contain at least one non-zero number."
-            )
         return list(compress(sequences, kept)), labels[kept], weights[kept]
 
     def _start(self, classes: NDArray[Any], sequences: Iterable[Iterable[Any]]) -> None:
@@ -561,11 +557,12 @@ class CharLMLanguageClassifier(BayesRuleMixin, BaseEstimator):
         Parameters
         ----------
         X : sequence of str, shape (n_samples,)
+            Texts, or what `analyzer` reads.
 
         Returns
         -------
         log_likelihood : ndarray of shape (n_samples, n_classes), float64
-            log p(text | class) in nats.
+            Logarithm of p(text | class), in nats.
         """
         check_is_fitted(self)
         return np.column_stack(

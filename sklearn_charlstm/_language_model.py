@@ -17,9 +17,9 @@ from sklearn.base import BaseEstimator, DensityMixin, _fit_context
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
-from sklearn_charlstm._analysis import Analyzer, analyze
+from sklearn_charlstm._analysis import Analyzer, analyze, check_weights
 from sklearn_charlstm._device import resolve_device
 from sklearn_charlstm._progress import progress_line
 from sklearn_charlstm._scoring import token_log_likelihood
@@ -379,6 +379,7 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
         Returns
         -------
         self : object
+            The fitted estimator.
 
         Raises
         ------
@@ -415,6 +416,7 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
         Returns
         -------
         self : object
+            The fitted estimator.
 
         Raises
         ------
@@ -434,18 +436,14 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
         one_pass: bool,
     ) -> Self:
         sequences = analyze(X, self.analyzer)
-        weights = _check_sample_weight(
-            sample_weight, sequences, dtype=np.float64, ensure_non_negative=True
-        )
+        weights = check_weights(sample_weight, sequences)
         sequences = list(compress(sequences, weights))
         # A copy is trained: an error or an interrupt leaves this one as it was.
         model = copy.copy(self)
         if not go_on:
             vocabulary = Vocabulary(sequences, self.analyzer, self.boundaries)
             if not vocabulary:
-                raise ValueError(
-                    "All texts are empty or have weight 0; pass at least one character."
-                )
+                raise ValueError("All texts are empty; pass at least one character.")
             model._start(vocabulary)
         epochs = 1 if one_pass else model._epochs_to_go()
         with progress_line(["model"], epochs, self.verbose) as [report]:
@@ -481,6 +479,7 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
         Parameters
         ----------
         X : sequence of str, shape (n_samples,)
+            Texts, or what `analyzer` reads.
 
         Returns
         -------
@@ -496,6 +495,7 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
         Parameters
         ----------
         X : sequence of str, shape (n_samples,)
+            Texts, or what `analyzer` reads.
 
         Returns
         -------
@@ -513,6 +513,7 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
         Parameters
         ----------
         X : sequence of str, shape (n_samples,)
+            Texts, or what `analyzer` reads.
         y : None
             Ignored.
 
@@ -529,6 +530,7 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
         Parameters
         ----------
         X : sequence of str, shape (n_samples,)
+            Texts, or what `analyzer` reads.
 
         Returns
         -------
@@ -554,6 +556,7 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
         Parameters
         ----------
         X : sequence of str, shape (n_samples,)
+            Texts, or what `analyzer` reads.
 
         Returns
         -------

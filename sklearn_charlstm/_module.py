@@ -112,11 +112,15 @@ class CharLSTM(nn.Module):
         Returns
         -------
         module : CharLSTM
-            On the CPU, sharing memory with `weights`.
+            On the CPU, sharing memory with `weights` where it can.
         """
         # On the meta device nothing is drawn at random: torch's state is untouched.
         with torch.device("meta"):
             module = cls(**params)
-        state = {name: torch.from_numpy(values) for name, values in weights.items()}
+        # torch warns of arrays that are not writeable, such as those of a mapped file.
+        state = {
+            name: torch.from_numpy(np.require(values, requirements="W"))
+            for name, values in weights.items()
+        }
         module.load_state_dict(state, assign=True)
         return module.eval()

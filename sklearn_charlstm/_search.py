@@ -207,6 +207,7 @@ class WarmStartGridSearchCV(GridSearchCV):
         Returns
         -------
         self : object
+            The fitted estimator.
 
         Raises
         ------

@@ -395,6 +395,10 @@ def test_errors_of_add_class(tiny, texts, labels):
         clf.add_class(3, ["text"])
     with pytest.raises(ValueError, match="put a single text in a list"):
         clf.add_class("deu", "text")
+    with pytest.raises(TypeError, match=r"sequence of texts .* got NoneType"):
+        clf.add_class("deu", None)
+    with pytest.raises(ValueError, match=r"sample_weight.shape == \(1,\)"):
+        clf.add_class("deu", ["a", "b"], sample_weight=[1])
     with pytest.raises(ValueError, match="All texts are empty"):
         clf.add_class("deu", [""])
     with pytest.raises(ValueError, match="must be 3 positive probabilities"):

@@ -42,11 +42,14 @@ def load_languages(
     Returns
     -------
     dataset : :class:`~sklearn.utils.Bunch`
+        With the attributes
+
         - data : list of str, the sentences, language by language, in reading order
         - target : ndarray of shape (n_sentences,) of str, their language codes
         - languages : list of str, the codes in the order of the data
         - DESCR : str
     (data, target) : tuple, if ``return_X_y=True``
+        The texts and their language codes.
 
     Raises
     ------

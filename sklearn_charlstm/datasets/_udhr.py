@@ -60,11 +60,14 @@ def fetch_udhr(
     Returns
     -------
     dataset : :class:`~sklearn.utils.Bunch`
+        With the attributes
+
         - data : list of str, the paragraphs, language by language
         - target : ndarray of shape (n_paragraphs,) of str, their language codes
         - languages : list of str, the codes in the order of the data
         - DESCR : str
     (data, target) : tuple, if ``return_X_y=True``
+        The texts and their language codes.
 
     Raises
     ------
