@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils import Tags, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.parallel import Parallel, delayed
@@ -25,6 +25,7 @@ from sklearn.utils.validation import (
 )
 
 from sklearn_charlstm._analysis import Analyzer, analyze, check_weights, is_missing
+from sklearn_charlstm._base import TextInputMixin
 from sklearn_charlstm._bayes import BayesRuleMixin
 from sklearn_charlstm._language_model import (
     CharLSTMLanguageModel,
@@ -48,7 +49,7 @@ def _train_language_model(
     return model._train(encoded, sample_weight, **how)
 
 
-class CharLMLanguageClassifier(BayesRuleMixin, BaseEstimator):
+class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
     """Classify texts by the likelihood ratio of character language models.
 
     `fit` trains one LSTM language model on the texts of each class. A new text goes
@@ -568,9 +569,3 @@ class CharLMLanguageClassifier(BayesRuleMixin, BaseEstimator):
         return np.column_stack(
             [model.score_samples(X) for model in self.language_models_]
         )
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.string = True
-        tags.input_tags.two_d_array = False
-        return tags

@@ -15,11 +15,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
 from sklearn.model_selection import train_test_split
-from sklearn.utils import Tags, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_charlstm._analysis import Analyzer, analyze, check_weights
+from sklearn_charlstm._base import TextInputMixin
 from sklearn_charlstm._device import resolve_device
 from sklearn_charlstm._progress import progress_line
 from sklearn_charlstm._scoring import token_log_likelihood
@@ -55,7 +56,7 @@ def check_no_early_stopping(early_stopping: bool) -> None:
         )
 
 
-class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
+class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
     """Character language model with an LSTM.
 
     It gives every text a probability: the product of the probabilities of its
@@ -570,9 +571,3 @@ class CharLSTMLanguageModel(DensityMixin, BaseEstimator):
             If there is no character in any text.
         """
         return float(np.exp2(self.bits_per_character(X)))
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.string = True
-        tags.input_tags.two_d_array = False
-        return tags

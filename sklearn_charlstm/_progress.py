@@ -77,6 +77,9 @@ def progress_line(
             finally:
                 done.set()
                 thread.join()
+            # Models that stopped early have no more epochs to wait for.
+            bar.total = bar.n
+            bar.refresh()
 
 
 def _draw(file: TextIO, bar: "tqdm[NoReturn]", done: threading.Event) -> None:

@@ -18,6 +18,8 @@ from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metadata_routing import get_routing_for_object
 
+from sklearn_charlstm._base import DocumentationLinkMixin
+
 __all__ = ["WarmStartGridSearchCV"]
 
 
@@ -69,7 +71,7 @@ class _StageScorer:
         return "sample_weight" in signature(self.scorer).parameters
 
 
-class WarmStartGridSearchCV(GridSearchCV):
+class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
     """Grid search that trains once for all values of `epochs`.
 
     It finds what :class:`sklearn.model_selection.GridSearchCV` finds, with the same

@@ -1,0 +1,29 @@
+"""What all estimators here tell scikit-learn of themselves."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+from sklearn.utils import Tags
+
+__all__ = ["DocumentationLinkMixin", "TextInputMixin"]
+
+
+class DocumentationLinkMixin:
+    """Where the display of an estimator in a notebook links to."""
+
+    _doc_link_module = "sklearn_charlstm"
+    _doc_link_template = (
+        "https://sklearn-charlstm.readthedocs.io/en/stable/generated/"
+        "{estimator_module}.{estimator_name}.html"
+    )
+
+
+class TextInputMixin(DocumentationLinkMixin):
+    """An estimator whose X is a list of texts."""
+
+    def __sklearn_tags__(self) -> Tags:
+        tags: Tags = super().__sklearn_tags__()  # type: ignore[misc] # BaseEstimator's
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False
+        return tags
