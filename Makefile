@@ -1,11 +1,12 @@
-# Two commands do everything: `make demo` and `make test`. Each makes the virtual
-# environment .venv first, with the versions in constraints.txt.
+# Two commands do everything: `make demo` and `make test`. `make docs` builds the
+# documentation into docs/_build/html. Each makes the virtual environment .venv first,
+# with the versions in constraints.txt.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test docs lint clean
 
 # Without a GPU; `pip install torch` alone would fetch several GB of CUDA libraries on
 # Linux.
@@ -20,6 +21,10 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed lint
 	$(BIN)/python -m pytest $(ARGS)
+
+docs: $(VENV)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	$(BIN)/sphinx-build -b html -W --keep-going $(ARGS) docs docs/_build/html
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

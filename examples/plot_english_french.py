@@ -30,7 +30,7 @@ from sklearn.metrics import RocCurveDisplay, roc_auc_score
 from sklearn_charlstm import CharLMLanguageClassifier
 from sklearn_charlstm.datasets import fetch_udhr, load_languages
 
-parser = argparse.ArgumentParser(description=__doc__.split("\n")[1])
+parser = argparse.ArgumentParser(description="English or French?")
 parser.add_argument(
     "--udhr",
     metavar="DIR",

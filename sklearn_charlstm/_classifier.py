@@ -566,6 +566,10 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
             Logarithm of p(text | class), in nats.
         """
         check_is_fitted(self)
+        sequences = analyze(X, self.vocabulary_.analyzer)
         return np.column_stack(
-            [model.score_samples(X) for model in self.language_models_]
+            [
+                model._log_likelihood(sequences, self.device)
+                for model in self.language_models_
+            ]
         )

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable, Sequence
 from itertools import compress
 from numbers import Integral, Real
 from typing import Any, Literal, Self
@@ -124,10 +124,10 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         The alphabet, a dict from character to id.
     weights_ : dict of str to ndarray
         The weights of the network.
-    loss_curve_ : ndarray of shape (n_iter_,)
+    loss_curve_ : ndarray of shape (`n_iter_`,)
         Negative log-likelihood per character of the training texts in each epoch,
         in nats, with dropout.
-    validation_loss_curve_ : ndarray of shape (n_iter_,), or None
+    validation_loss_curve_ : ndarray of shape (`n_iter_`,), or None
         Negative log-likelihood per character of the texts set aside after each
         epoch, in nats. None without early stopping.
     n_iter_ : int
@@ -458,21 +458,32 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         self.__dict__.update(model.__dict__)
         return self
 
+    def _analyze(self, X: Collection[Any]) -> list[Sequence[Hashable]]:
+        check_is_fitted(self)
+        return analyze(X, self.vocabulary_.analyzer)
+
     def _token_log_likelihood(
-        self, X: Collection[Any]
+        self, sequences: list[Sequence[Hashable]], device: str
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Return log-likelihoods of all tokens and the number of tokens per text."""
-        check_is_fitted(self)
-        vocabulary = self.vocabulary_
-        encoded = vocabulary.encode(analyze(X, vocabulary.analyzer))
+        encoded = self.vocabulary_.encode(sequences)
         log_likelihood = token_log_likelihood(
             self.weights_,
             self._module_params,
             encoded,
-            vocabulary,
-            resolve_device(self.device),
+            self.vocabulary_,
+            resolve_device(device),
         )
         return log_likelihood, encoded.lengths
+
+    def _log_likelihood(
+        self, sequences: list[Sequence[Hashable]], device: str
+    ) -> NDArray[np.float64]:
+        """Return the log-likelihood of every analyzed text."""
+        log_likelihood, lengths = self._token_log_likelihood(sequences, device)
+        sums = np.zeros(len(lengths))
+        np.add.at(sums, np.repeat(np.arange(len(lengths)), lengths), log_likelihood)
+        return sums
 
     def char_log_likelihood(self, X: Collection[Any]) -> list[NDArray[np.float64]]:
         """Compute the log-likelihood of every character given those before it.
@@ -487,7 +498,8 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         log_likelihood : list of n_samples ndarrays of shape (n_characters,), float64
             In nats. With ``boundaries=True`` one more value, for the end of text.
         """
-        log_likelihood, lengths = self._token_log_likelihood(X)
+        sequences = self._analyze(X)
+        log_likelihood, lengths = self._token_log_likelihood(sequences, self.device)
         return np.split(log_likelihood, np.cumsum(lengths)[:-1])
 
     def score_samples(self, X: Collection[Any]) -> NDArray[np.float64]:
@@ -503,10 +515,7 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         log_likelihood : ndarray of shape (n_samples,), float64
             In nats.
         """
-        log_likelihood, lengths = self._token_log_likelihood(X)
-        sums = np.zeros(len(lengths))
-        np.add.at(sums, np.repeat(np.arange(len(lengths)), lengths), log_likelihood)
-        return sums
+        return self._log_likelihood(self._analyze(X), self.device)
 
     def score(self, X: Collection[Any], y: object = None) -> float:
         """Compute the mean log-likelihood of the texts.
@@ -544,7 +553,8 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         ValueError
             If there is no character in any text.
         """
-        log_likelihood, _ = self._token_log_likelihood(X)
+        sequences = self._analyze(X)
+        log_likelihood, _ = self._token_log_likelihood(sequences, self.device)
         if not len(log_likelihood):
             raise ValueError(
                 "All texts are empty; there is no character to average over."

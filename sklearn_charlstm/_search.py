@@ -119,6 +119,8 @@ class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
         Its parameters.
     best_index_ : int
         Its place in `cv_results_`.
+    classes_ : ndarray of shape (n_classes,)
+        The labels, if the estimator is a classifier and `refit`.
     scorer_ : callable
         The scorer.
     n_splits_ : int

@@ -10,6 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_charlstm import CharLMLanguageClassifier
+from sklearn_charlstm._vocabulary import Vocabulary
 
 
 class StubModel:
@@ -18,13 +19,14 @@ class StubModel:
     def __init__(self, log_likelihood):
         self.log_likelihood = np.array(log_likelihood, dtype=float)
 
-    def score_samples(self, X):
-        return self.log_likelihood[: len(X)]
+    def _log_likelihood(self, sequences, device):
+        return self.log_likelihood[: len(sequences)]
 
 
 def stubbed(log_likelihoods, classes):
     """Return a classifier over models with these log-likelihoods (classes, texts)."""
     clf = CharLMLanguageClassifier()
+    clf.vocabulary_ = Vocabulary([], "char", False)
     clf.classes_ = np.array(classes)
     clf.class_log_prior_ = np.full(len(classes), -np.log(len(classes)))
     clf.language_models_ = [StubModel(row) for row in log_likelihoods]
@@ -124,6 +126,12 @@ def test_n_jobs_changes_nothing(clf, texts, labels, tiny):
     with parallel_config(backend="threading", n_jobs=2):
         threaded = CharLMLanguageClassifier(**tiny).fit(texts, labels)
     np.testing.assert_allclose(threaded.decision_function(texts), expected, rtol=1e-5)
+
+
+def test_the_device_may_be_set_anew_after_fit(clf, texts):
+    clf.set_params(device="cuda:99")
+    with pytest.raises(ValueError, match="'cuda:99' cannot be used"):
+        clf.predict(texts)
 
 
 def test_random_states_are_left_alone(texts, labels, tiny):
