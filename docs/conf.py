@@ -33,7 +33,7 @@ nitpicky = True
 html_title = project
 html_theme = "pydata_sphinx_theme"
 html_theme_options = {
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 6,
     "show_prev_next": False,
 }
 html_static_path = ["static"]

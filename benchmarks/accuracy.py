@@ -1,0 +1,259 @@
+"""How well fragments of text are classified, beside rivals trained on the same text.
+
+    python benchmarks/accuracy.py --data ../shared/data --out docs/measured
+
+`--data` holds `udhr/<code>.txt` and `sentences/<code>.txt`. All text is lower-cased,
+its white space folded; fragments are cut anywhere from text no classifier has seen.
+Each seed draws other fragments and trains other models. The intervals are 95 % of the
+bootstrap over blocks of 100 characters of the test text: fragments overlap. With
+`--quick` a few tiny models show that everything runs.
+"""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+import argparse
+import csv
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from joblib import Parallel, delayed
+from ngrams import KneserNey, NGramLanguageClassifier, WittenBell
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.naive_bayes import MultinomialNB
+from sklearn.pipeline import make_pipeline
+
+from sklearn_charlstm import CharLMLanguageClassifier
+
+LSTM = "LSTM"
+TEN = ("da", "nb", "sv", "nl", "de", "en", "fr", "es", "pt", "it")
+BLOCK = 100
+N_RESAMPLES = 200
+N_BINS = 10
+
+
+@dataclass(frozen=True)
+class Task:
+    """Classes, the lengths of the fragments, and how many of them for each class."""
+
+    name: str
+    corpus: str
+    codes: tuple[str, ...]
+    lengths: tuple[int, ...]
+    n_fragments: int
+
+
+PAIRS = [("eng", "fra"), ("spa", "por_PT"), ("dan", "nob"), ("ces", "slk")]
+TASKS = [
+    *(Task("/".join(p), "udhr", p, (3, 5, 10, 20), 2000) for p in PAIRS),
+    Task("ten languages", "sentences", TEN, (5, 10, 20, 40), 300),
+]
+QUICK = [Task("eng/fra", "udhr", PAIRS[0], (5, 20), 50)]
+
+
+def read(data, task):
+    """Return a training and a test text for each class: four fifths and one."""
+    train, test = [], []
+    for code in task.codes:
+        path = Path(data) / task.corpus / f"{code}.txt"
+        text = path.read_text(encoding="utf-8").lower()
+        # Of sentences the last ones, of the Declaration the last words.
+        parts = text.splitlines() if task.corpus == "sentences" else text.split()
+        cut = len(parts) * 8 // 10
+        train.append(" ".join(" ".join(parts[:cut]).split()))
+        test.append(" ".join(" ".join(parts[cut:]).split()))
+    return train, test
+
+
+def cut_fragments(texts, length, n_fragments, rng):
+    """Return fragments, their classes, and the blocks of text they are from."""
+    X, y, blocks = [], [], []
+    for k, text in enumerate(texts):
+        for start in rng.integers(0, len(text) - length + 1, size=n_fragments):
+            X.append(text[start : start + length])
+            y.append(k)
+            blocks.append((k, start // BLOCK))
+    return X, np.array(y), np.unique(blocks, axis=0, return_inverse=True)[1].ravel()
+
+
+def of_fragments(classifier, texts, lengths, seed):
+    """Fit a classifier that needs many samples: to fragments of the training text."""
+    rng = np.random.default_rng(seed)
+    X, y = [], []
+    for k, text in enumerate(texts):
+        for length in rng.integers(1, max(lengths) + 1, size=4000):
+            start = rng.integers(0, len(text) - length + 1)
+            X.append(text[start : start + length])
+            y.append(k)
+    return classifier.fit(X, y)
+
+
+def n_grams(vectorizer):
+    """Return a vectorizer of character n-grams."""
+    return vectorizer(analyzer="char", ngram_range=(1, 5), lowercase=False)
+
+
+def classifiers(quick) -> dict[str, Callable]:
+    """Return functions from (training texts, lengths, seed) to fitted classifiers."""
+    tiny = {"epochs": 2, "hidden_size": 16} if quick else {}
+    by_name = {
+        LSTM: lambda texts, lengths, seed: CharLMLanguageClassifier(
+            random_state=seed, **tiny
+        ).fit(texts, range(len(texts))),
+        "naive Bayes": lambda texts, lengths, seed: of_fragments(
+            make_pipeline(n_grams(CountVectorizer), MultinomialNB(alpha=0.1)),
+            texts,
+            lengths,
+            seed,
+        ),
+        "logistic regression": lambda texts, lengths, seed: of_fragments(
+            make_pipeline(
+                n_grams(TfidfVectorizer), LogisticRegression(C=10, max_iter=1000)
+            ),
+            texts,
+            lengths,
+            seed,
+        ),
+    }
+    for smoothing, name in ((WittenBell, "Witten-Bell"), (KneserNey, "Kneser-Ney")):
+        by_name[name] = lambda texts, lengths, seed, smoothing=smoothing: (
+            NGramLanguageClassifier(smoothing).fit(texts, range(len(texts)))
+        )
+    return by_name
+
+
+def score(y, log_proba):
+    """Return the AUC of two classes or the accuracy of more."""
+    if log_proba.shape[1] == 2:
+        return roc_auc_score(y, log_proba @ [-1, 1])
+    return np.mean(log_proba.argmax(axis=1) == y)
+
+
+def calibration_error(y, proba):
+    """Return the expected calibration error of the predicted class."""
+    confidence = proba.max(axis=1)
+    bins = np.minimum((confidence * N_BINS).astype(int), N_BINS - 1)
+    gaps = np.bincount(bins, weights=(proba.argmax(axis=1) == y) - confidence)
+    return np.abs(gaps).sum() / len(y)
+
+
+def resample(y, log_probas, blocks, rng):
+    """Return scores of the classifiers on bootstrap samples of the blocks."""
+    members = [np.flatnonzero(blocks == block) for block in range(blocks.max() + 1)]
+    scores = []
+    for _ in range(N_RESAMPLES):
+        drawn = rng.integers(len(members), size=len(members))
+        rows = np.concatenate([members[block] for block in drawn])
+        scores.append([score(y[rows], log_proba[rows]) for log_proba in log_probas])
+    return np.array(scores)
+
+
+def run(task, seed, data, quick):
+    """Train everything on one task with one seed; return a row per length."""
+    train, test = read(data, task)
+    fitted, seconds = {}, {}
+    for name, fit in classifiers(quick).items():
+        start = time.perf_counter()
+        fitted[name] = fit(train, task.lengths, seed)
+        seconds[name] = time.perf_counter() - start
+    rows = []
+    for length in task.lengths:
+        rng = np.random.default_rng([seed, length])
+        X, y, blocks = cut_fragments(test, length, task.n_fragments, rng)
+        log_probas = [clf.predict_log_proba(X) for clf in fitted.values()]
+        scores = [score(y, log_proba) for log_proba in log_probas]
+        resamples = resample(y, log_probas, blocks, rng)
+        for number, name in enumerate(fitted):
+            proba = np.exp(log_probas[number])
+            rows.append(
+                {
+                    "task": task.name,
+                    "length": length,
+                    "classifier": name,
+                    "seed": seed,
+                    "score": scores[number],
+                    # Against this one, on the same resamples.
+                    "LSTM minus": resamples[:, 0] - resamples[:, number],
+                    "log loss": log_loss(y, proba, labels=range(len(test))),
+                    "calibration error": calibration_error(y, proba),
+                    "fit seconds": seconds[name],
+                    "bits per character": bits(fitted[name], test),
+                }
+            )
+    return rows
+
+
+def bits(clf, test):
+    """Return the mean bits per character of the test texts, of a language model."""
+    if isinstance(clf, CharLMLanguageClassifier):
+        models = clf.language_models_
+        return np.mean(
+            [m.bits_per_character([t]) for m, t in zip(models, test, strict=True)]
+        )
+    if isinstance(clf, NGramLanguageClassifier):
+        return np.mean([clf.bits_per_character(k, t) for k, t in enumerate(test)])
+    return np.nan
+
+
+def summary(rows):
+    """Return one row per task, length and classifier: means over the seeds."""
+    groups = {}
+    for row in rows:
+        groups.setdefault((row["task"], row["length"], row["classifier"]), []).append(
+            row
+        )
+    table = []
+    for (task, length, name), group in groups.items():
+        # The mean of the seeds, each with resamples of its own.
+        difference = np.mean([row["LSTM minus"] for row in group], axis=0)
+        low, high = np.percentile(difference, [2.5, 97.5])
+        entry = {"task": task, "characters": length, "classifier": name}
+        entry["AUC or accuracy"] = f"{np.mean([row['score'] for row in group]):.4f}"
+        entry["LSTM minus this"] = (
+            ""
+            if name == LSTM
+            else f"{difference.mean():+.4f} ({low:+.4f} to {high:+.4f})"
+        )
+        for column in ("log loss", "calibration error", "bits per character"):
+            mean = np.mean([row[column] for row in group])
+            entry[column] = "" if np.isnan(mean) else f"{mean:.3f}"
+        entry["fit seconds"] = f"{np.median([row['fit seconds'] for row in group]):.1f}"
+        table.append(entry)
+    return table
+
+
+def main():
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", required=True, help="folder of the texts")
+    parser.add_argument("--out", required=True, help="folder for accuracy.csv")
+    parser.add_argument("--tasks", nargs="*", help="names of the tasks; default: all")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--n-jobs", type=int, default=2)
+    parser.add_argument("--quick", action="store_true")
+    args = parser.parse_args()
+    tasks = QUICK if args.quick else TASKS
+    if args.tasks:
+        tasks = [task for task in tasks if task.name in args.tasks]
+    results = Parallel(n_jobs=args.n_jobs)(
+        delayed(run)(task, seed, args.data, args.quick)
+        for task in reversed(tasks)
+        for seed in range(args.seeds)
+    )
+    table = summary([row for rows in results for row in rows])
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "accuracy.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(table[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+    for entry in table:
+        print("  ".join(f"{value!s:>14}" for value in entry.values()))
+
+
+if __name__ == "__main__":
+    main()
