@@ -4,71 +4,43 @@
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from inspect import signature
+from collections.abc import Callable, Collection, Sequence
+from itertools import product
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, _fit_context, clone, is_classifier
-from sklearn.metrics import check_scoring, get_scorer_names
+from sklearn.base import _fit_context, clone, is_classifier
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
-from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.metadata_routing import get_routing_for_object
+from sklearn.model_selection._validation import (
+    _fit_and_score,
+    _insert_error_scores,
+    _warn_or_raise_about_fit_failures,
+)
+from sklearn.utils import indexable
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import _check_method_params
 
 from sklearn_charlstm._base import DocumentationLinkMixin
 
 __all__ = ["WarmStartGridSearchCV"]
 
 
-class _Stages(BaseEstimator):
-    """Fit an estimator for one value of a parameter after the other, ever warm."""
-
-    def __init__(self, estimator: Any, name: str, values: Sequence[Any]) -> None:
-        self.estimator = estimator
-        self.name = name
-        self.values = values
-
-    def fit(self, X: Any, y: Any = None, **fit_params: Any) -> Self:
-        prefix = self.name.rpartition("__")[0]
-        warm_start = f"{prefix}__warm_start" if prefix else "warm_start"
-        estimator = clone(self.estimator).set_params(**{warm_start: True})
-        start = time.perf_counter()
-        self.stages_, self.fit_times_ = [], []
-        for value in self.values:
-            estimator.set_params(**{self.name: value}).fit(X, y, **fit_params)
-            self.fit_times_.append(time.perf_counter() - start)
-            self.stages_.append(copy.deepcopy(estimator))
-        return self
-
-    def get_metadata_routing(self) -> Any:
-        return get_routing_for_object(self.estimator)
-
-
-class _StageScorer:
-    """Score every stage, and say how long all that took."""
-
-    def __init__(self, scorer: Callable[..., float]) -> None:
-        self.scorer = scorer
-
-    def __call__(
-        self, stages: _Stages, X: Any, *y: Any, **score_params: Any
-    ) -> dict[str, float]:
-        results = {}
-        for stage, estimator in enumerate(stages.stages_):
-            start = time.perf_counter()
-            results[f"scores_{stage}"] = self.scorer(estimator, X, *y, **score_params)
-            results[f"score_time_{stage}"] = time.perf_counter() - start
-            results[f"fit_time_{stage}"] = stages.fit_times_[stage]
-        return results
-
-    def _accept_sample_weight(self) -> bool:
-        # From scikit-learn 1.9 on, a search weights the scores too where it can.
-        if hasattr(self.scorer, "_accept_sample_weight"):
-            return self.scorer._accept_sample_weight()
-        return "sample_weight" in signature(self.scorer).parameters
+def _fit_and_score_run(
+    estimator: Any,
+    candidates: list[dict[str, Any]],
+    warm_start_param: str,
+    *args: Any,
+    **kwargs: Any,
+) -> list[dict[str, Any]]:
+    """Fit and score one estimator, which starts warm, candidate after candidate."""
+    first, *others = candidates
+    changes = [{warm_start_param: other[warm_start_param]} for other in others]
+    return [
+        _fit_and_score(estimator, *args, parameters=parameters, **kwargs)
+        for parameters in (first, *changes)
+    ]
 
 
 class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
@@ -89,12 +61,13 @@ class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
         Lists of values by the name of the parameter.
     warm_start_param : str, default='epochs'
         The parameter whose values share a run; in a Pipeline ``'step__epochs'``.
-    scoring : str, callable or None, default=None
-        One score; None is the estimator's own.
+    scoring : str, callable, list, tuple or dict, default=None
+        One score or several, as in GridSearchCV; None is the estimator's own.
     n_jobs : int, default=None
         Training runs, of one candidate in one fold, at the same time.
-    refit : bool, default=True
-        Whether to fit the best candidate to all texts at the end.
+    refit : bool, str or callable, default=True
+        Whether to fit the best candidate to all texts at the end; of several scores
+        which one decides.
     cv : int, cross-validation generator or iterable, default=None
         As in GridSearchCV: None is five folds, stratified by class.
     verbose : int, default=0
@@ -109,8 +82,7 @@ class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
     Attributes
     ----------
     cv_results_ : dict of str to ndarray
-        As in GridSearchCV. The time of a fit is that from the start of the shared
-        run.
+        As in GridSearchCV. The time of a fit is that of the epochs it adds to the run.
     best_estimator_ : estimator object
         The best candidate, fitted to all texts, if `refit`.
     best_score_ : float
@@ -121,14 +93,14 @@ class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
         Its place in `cv_results_`.
     classes_ : ndarray of shape (n_classes,)
         The labels, if the estimator is a classifier and `refit`.
-    scorer_ : callable
-        The scorer.
+    scorer_ : callable or dict of str to callable
+        The scorer or scorers.
     n_splits_ : int
         The number of folds.
     refit_time_ : float
         Seconds for the last fit, if `refit`.
     multimetric_ : bool
-        False: there is one score.
+        Whether there are several scores.
 
     See Also
     --------
@@ -152,8 +124,6 @@ class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
     _parameter_constraints: dict[str, Any] = {
         **GridSearchCV._parameter_constraints,
         "warm_start_param": [str],
-        "scoring": [StrOptions(set(get_scorer_names())), callable, None],
-        "refit": ["boolean"],
     }
 
     def __init__(
@@ -162,9 +132,13 @@ class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
         param_grid: dict[str, Sequence[Any]] | list[dict[str, Sequence[Any]]],
         *,
         warm_start_param: str = "epochs",
-        scoring: str | Callable[..., float] | None = None,
+        scoring: str
+        | Callable[..., Any]
+        | Sequence[str]
+        | dict[str, Any]
+        | None = None,
         n_jobs: int | None = None,
-        refit: bool = True,
+        refit: bool | str | Callable[..., int] = True,
         cv: Any = None,
         verbose: int = 0,
         pre_dispatch: int | str = "2*n_jobs",
@@ -187,12 +161,7 @@ class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(
-        self,
-        X: Collection[Any],
-        y: ArrayLike | None = None,
-        *,
-        groups: ArrayLike | None = None,
-        **fit_params: Any,
+        self, X: Collection[Any], y: ArrayLike | None = None, **params: Any
     ) -> Self:
         """Find the best candidate by cross-validation.
 
@@ -202,11 +171,9 @@ class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
             Texts, or what the estimator reads.
         y : array-like of shape (n_samples,), default=None
             Their labels.
-        groups : array-like of shape (n_samples,), default=None
-            For a `cv` that keeps groups together.
-        **fit_params : dict
-            Passed on to the `fit` of the estimator, split like the texts where there
-            is one value for each.
+        **params : dict
+            Passed on to the `fit` of the estimator, to the splitter (`groups`) and to
+            the scorer, as GridSearchCV does.
 
         Returns
         -------
@@ -218,74 +185,102 @@ class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
         ValueError
             If `warm_start_param` is not in a grid, or if no candidate can be fitted.
         """
-        grids = (
-            [self.param_grid] if isinstance(self.param_grid, dict) else self.param_grid
-        )
-        for grid in grids:
-            if self.warm_start_param not in grid:
-                raise ValueError(
-                    f"The grid {grid} has no values of warm_start_param="
-                    f"{self.warm_start_param!r}; add them, or use GridSearchCV."
-                )
-        self.multimetric_ = False
-        self.scorer_ = check_scoring(self.estimator, self.scoring)
+        # What follows is the `fit` of GridSearchCV with other units of work.
+        scorers, refit_metric = self._get_scorers()
+        X, y = indexable(X, y)
+        params = _check_method_params(X, params=params)
+        routed_params = self._get_routed_params_for_fit(params)
+        fit_params = routed_params.estimator.fit
         cv = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
-        splits = list(cv.split(X, y, groups))
-        self.n_splits_ = len(splits)
-        results = [
-            result
-            for grid in grids
-            for result in self._evaluate(grid, X, y, splits, fit_params)
-        ]
+        splits = list(cv.split(X, y, **routed_params.splitter.split))
         candidates = list(ParameterGrid(self.param_grid))
-        self.cv_results_ = self._format_results(candidates, len(splits), results)
-        self.best_index_ = int(self.cv_results_["rank_test_score"].argmin())
-        self.best_params_ = candidates[self.best_index_]
-        self.best_score_ = self.cv_results_["mean_test_score"][self.best_index_]
+        runs = self._runs(candidates)
+        if self.verbose > 0:
+            print(
+                f"Fitting {len(splits)} folds for each of {len(candidates)} candidates "
+                f"in {len(runs)} runs, totalling {len(splits) * len(runs)} runs"
+            )
+        base_estimator = clone(self.estimator).set_params(**self._warm_start())
+        results_of_runs = Parallel(n_jobs=self.n_jobs, pre_dispatch=self.pre_dispatch)(
+            delayed(_fit_and_score_run)(
+                clone(base_estimator),
+                [candidates[number] for number in run],
+                self.warm_start_param,
+                X,
+                y,
+                train=train,
+                test=test,
+                scorer=scorers,
+                verbose=self.verbose,
+                fit_params=fit_params,
+                score_params=routed_params.scorer.score,
+                return_train_score=self.return_train_score,
+                return_n_test_samples=True,
+                return_times=True,
+                error_score=self.error_score,
+            )
+            for run in runs
+            for train, test in splits
+        )
+        by_candidate: dict[tuple[int, int], dict[str, Any]] = {}
+        numbered_runs = product(runs, range(len(splits)))
+        for (run, split), results in zip(numbered_runs, results_of_runs, strict=True):
+            for number, result in zip(run, results, strict=True):
+                by_candidate[number, split] = result
+        out = [by_candidate[key] for key in sorted(by_candidate)]
+        _warn_or_raise_about_fit_failures(out, self.error_score)
+        if callable(self.scoring):
+            _insert_error_scores(out, self.error_score)
+        self.n_splits_ = len(splits)
+        self.cv_results_ = self._format_results(candidates, len(splits), out)
+        self.scorer_ = getattr(scorers, "_scorers", scorers)
+        self.multimetric_ = isinstance(out[0]["test_scores"], dict)
+        if callable(self.scoring) and self.multimetric_:
+            self._check_refit_for_multimetric(out[0]["test_scores"])
+            refit_metric = self.refit
+
+        if self.refit or not self.multimetric_:
+            self.best_index_ = self._select_best_index(
+                self.refit, refit_metric, self.cv_results_
+            )
+            self.best_params_ = candidates[self.best_index_]
+            if not callable(self.refit):
+                scores = self.cv_results_[f"mean_test_{refit_metric}"]
+                self.best_score_ = scores[self.best_index_]
         if self.refit:
             best_params = clone(self.best_params_, safe=False)
             best_estimator = clone(self.estimator).set_params(**best_params)
             start = time.perf_counter()
-            self.best_estimator_ = best_estimator.fit(X, y, **fit_params)
+            args = (X,) if y is None else (X, y)
+            self.best_estimator_ = best_estimator.fit(*args, **fit_params)
             self.refit_time_ = time.perf_counter() - start
+            if hasattr(self.best_estimator_, "feature_names_in_"):
+                self.feature_names_in_ = self.best_estimator_.feature_names_in_
         return self
 
-    def _evaluate(
-        self,
-        grid: dict[str, Sequence[Any]],
-        X: Any,
-        y: Any,
-        splits: list[Any],
-        fit_params: dict[str, Any],
-    ) -> Iterator[dict[str, float]]:
-        """Yield what GridSearchCV would measure, candidate by candidate and fold."""
-        stages = sorted(set(grid[self.warm_start_param]))
-        shared = {k: grid[k] for k in grid if k != self.warm_start_param}
-        search = GridSearchCV(
-            _Stages(self.estimator, self.warm_start_param, stages),
-            {f"estimator__{name}": values for name, values in shared.items()},
-            scoring=_StageScorer(self.scorer_),
-            n_jobs=self.n_jobs,
-            refit=False,
-            cv=splits,
-            verbose=self.verbose,
-            pre_dispatch=self.pre_dispatch,
-            error_score=self.error_score,
-            return_train_score=self.return_train_score,
-        ).fit(X, y, **fit_params)
-        runs = list(ParameterGrid(shared))
-        for params in ParameterGrid(grid):
-            stage = stages.index(params.pop(self.warm_start_param))
-            run = runs.index(params)
-            for split in range(len(splits)):
-                measured = {
-                    "test_scores": f"test_scores_{stage}",
-                    "fit_time": f"test_fit_time_{stage}",
-                    "score_time": f"test_score_time_{stage}",
-                }
-                if self.return_train_score:
-                    measured["train_scores"] = f"train_scores_{stage}"
-                yield {
-                    name: search.cv_results_[f"split{split}_{column}"][run]
-                    for name, column in measured.items()
-                }
+    def _warm_start(self) -> dict[str, bool]:
+        """Return the parameter that lets the estimator go on."""
+        step, separator, _ = self.warm_start_param.rpartition("__")
+        return {f"{step}{separator}warm_start": True}
+
+    def _runs(self, candidates: list[dict[str, Any]]) -> list[list[int]]:
+        """Return the numbers of the candidates that share a run, in its order."""
+        runs: dict[tuple[Any, ...], list[int]] = {}
+        for number, candidate in enumerate(candidates):
+            if self.warm_start_param not in candidate:
+                raise ValueError(
+                    f"The grid has candidates without warm_start_param="
+                    f"{self.warm_start_param!r}: {candidate}; add its values, or use "
+                    "GridSearchCV."
+                )
+            # Candidates of one grid share the very values; they need not be hashable.
+            shared = sorted(
+                (name, id(value))
+                for name, value in candidate.items()
+                if name != self.warm_start_param
+            )
+            runs.setdefault(tuple(shared), []).append(number)
+        return [
+            sorted(run, key=lambda number: candidates[number][self.warm_start_param])
+            for run in runs.values()
+        ]

@@ -1,8 +1,12 @@
+from functools import partial
+
 import numpy as np
 import pytest
+import sklearn
 from sklearn.datasets import make_classification
 from sklearn.ensemble import GradientBoostingClassifier
-from sklearn.model_selection import GridSearchCV
+from sklearn.metrics import get_scorer
+from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -150,6 +154,62 @@ def test_a_candidate_that_fails(tiny, texts, labels):
 
 def test_a_grid_without_the_parameter(tiny, texts, labels):
     clf = CharLMLanguageClassifier(**tiny)
-    search = WarmStartGridSearchCV(clf, {"maxlen": [2, 4]})
-    with pytest.raises(ValueError, match="no values of warm_start_param='epochs'"):
+    search = WarmStartGridSearchCV(clf, {"maxlen": [2, 4]}, cv=2)
+    with pytest.raises(ValueError, match=r"without warm_start_param='epochs': \{'maxlen"):
         search.fit(texts, labels)
+    search.set_params(param_grid={"epochs": 5})
+    with pytest.raises(TypeError, match="Parameter grid for parameter 'epochs'"):
+        search.fit(texts, labels)
+
+
+def test_only_the_values_that_fail_fail(tiny, texts, labels):
+    clf = CharLMLanguageClassifier(**tiny)
+    grids = [{"epochs": [1, 0, 2.5, 2]}, {"epochs": [1], "lr": [-1.0]}]
+    settings = {"cv": 2, "scoring": "neg_log_loss"}
+    with pytest.warns(Warning, match="fits failed|non-finite"):
+        search = WarmStartGridSearchCV(clf, grids, **settings).fit(texts, labels)
+    with pytest.warns(Warning, match="fits failed|non-finite"):
+        expected = GridSearchCV(clf, grids, **settings).fit(texts, labels)
+    assert_same_results(search, expected)
+    assert np.isnan(search.cv_results_["mean_test_score"]).tolist() == [0, 1, 1, 0, 1]
+
+
+def test_several_scores_and_values_of_any_kind(tiny, texts, labels):
+    clf = CharLMLanguageClassifier(**tiny)
+    grid = {
+        "epochs": [2, 1, 2],
+        "class_prior": [None, np.array([0.3, 0.7])],
+        "analyzer": ["char", partial(str.split, sep=None)],
+    }
+    settings = {"cv": 2, "scoring": ["accuracy", "neg_log_loss"]}
+    settings["refit"] = "neg_log_loss"
+    search = WarmStartGridSearchCV(clf, grid, **settings).fit(texts, labels)
+    expected = GridSearchCV(clf, grid, **settings).fit(texts, labels)
+    results, others = search.cv_results_, expected.cv_results_
+    assert list(results) == list(others)
+    for column in ("mean_test_accuracy", "split1_test_neg_log_loss"):
+        np.testing.assert_array_equal(results[column], others[column])
+    assert search.best_index_ == expected.best_index_
+    assert search.scorer_.keys() == expected.scorer_.keys()
+    assert search.multimetric_
+
+
+@pytest.mark.parametrize("routing", [False, True])
+def test_weights_and_groups_reach_who_wants_them(tiny, texts, labels, routing):
+    with sklearn.config_context(enable_metadata_routing=routing):
+        clf, scoring = CharLMLanguageClassifier(**tiny), get_scorer("neg_log_loss")
+        cv = GroupKFold(2)
+        if routing:
+            clf.set_fit_request(sample_weight="w")
+            scoring.set_score_request(sample_weight="w")
+        params = {
+            "w" if routing else "sample_weight": np.linspace(0.5, 2, len(texts)),
+            "groups": np.arange(len(texts)) // 2,
+        }
+        settings = {"scoring": scoring, "cv": cv}
+        grid = {"epochs": [1, 2]}
+        search = WarmStartGridSearchCV(clf, grid, **settings)
+        expected = GridSearchCV(clf, grid, **settings)
+        assert_same_results(
+            search.fit(texts, labels, **params), expected.fit(texts, labels, **params)
+        )
