@@ -4,14 +4,22 @@
 
 import re
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from itertools import compress
 from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import _check_sample_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, column_or_1d
 
-__all__ = ["Analyzer", "analyze", "check_weights", "is_missing"]
+__all__ = [
+    "Analyzer",
+    "analyze",
+    "analyze_weighted",
+    "check_labels",
+    "is_missing",
+]
 
 Analyzer = Literal["char", "byte", "word"] | Callable[[Any], Iterable[Hashable]]
 
@@ -131,30 +139,64 @@ def _check_tokens(tokens: Iterable[Hashable], row: int) -> Sequence[Hashable]:
     return tokens
 
 
-def check_weights(
-    sample_weight: ArrayLike | None, sequences: list[Sequence[Hashable]]
-) -> NDArray[np.float64]:
-    """Return the weight of each text; without weights, one for each.
+def analyze_weighted(
+    X: Collection[Any], analyzer: Analyzer, sample_weight: ArrayLike | None
+) -> tuple[list[Sequence[Hashable]], NDArray[np.float64], NDArray[np.bool_]]:
+    """Analyze the samples that have a weight.
 
     Parameters
     ----------
+    X : sequence of str, shape (n_samples,)
+    analyzer : {'char', 'byte', 'word'} or callable
     sample_weight : array-like of shape (n_samples,) or None
-    sequences : list of n_samples sequences
+        None is a weight of one for each.
 
     Returns
     -------
-    weights : ndarray of shape (n_samples,), float64
+    sequences : list of sequences of hashable tokens, length n_kept
+    weights : ndarray of shape (n_kept,), float64
+        All positive.
+    kept : ndarray of shape (n_samples,), bool
+        False for the samples of weight 0, which are left out.
 
     Raises
     ------
-    ValueError
-        If there is not one finite, non-negative weight for each text, or if all are
-        zero.
+    TypeError, ValueError
+        As `analyze`; and if there is not one finite, non-negative weight for each
+        sample, or if all are zero.
     """
+    sequences = analyze(X, analyzer)
     weights = _check_sample_weight(
         sample_weight, sequences, dtype=np.float64, ensure_non_negative=True
     )
-    # scikit-learn checks this itself from 1.9 on.
+    # scikit-learn does not look at a single number for all samples, and for zeros only
+    # from 1.9 on.
+    if not np.isfinite(weights).all():
+        raise ValueError("Sample weights must be finite.")
     if not weights.any():
         raise ValueError("Sample weights must contain at least one non-zero number.")
-    return weights
+    kept = weights > 0
+    return list(compress(sequences, kept)), weights[kept], kept
+
+
+def check_labels(labels: ArrayLike, name: str) -> NDArray[Any]:
+    """Return labels as an array; refuse missing ones and numbers with a fraction.
+
+    Parameters
+    ----------
+    labels : array-like of shape (n_labels,)
+    name : str
+        What they are called in messages.
+
+    Returns
+    -------
+    labels : ndarray of shape (n_labels,)
+    """
+    array: NDArray[Any] = column_or_1d(labels, warn=True)
+    for row, label in enumerate(array):
+        if is_missing(label):
+            raise ValueError(
+                f"{name}[{row}] is a missing value ({label!r}); drop the sample."
+            )
+    check_classification_targets(array)
+    return array

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Hashable, Iterable, Sequence
-from itertools import compress
 from numbers import Integral
 from typing import Any, Literal, Self
 
@@ -15,16 +14,19 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
-    column_or_1d,
-    validate_data,
 )
 
-from sklearn_charlstm._analysis import Analyzer, analyze, check_weights, is_missing
+from sklearn_charlstm._analysis import (
+    Analyzer,
+    analyze,
+    analyze_weighted,
+    check_labels,
+    is_missing,
+)
 from sklearn_charlstm._base import TextInputMixin
 from sklearn_charlstm._bayes import BayesRuleMixin
 from sklearn_charlstm._language_model import (
@@ -103,8 +105,8 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         Epochs in a row without a lower validation loss that end the training.
     warm_start : bool, default=False
         Whether `fit` goes on from where the last call stopped, up to `epochs`
-        epochs in total. With the same texts and parameters the result is that of
-        one call with as many epochs.
+        epochs in total. If it was True in the last call too, and with the same texts
+        and parameters, the result is that of one call with as many epochs.
     device : str, default='auto'
         'auto' (CUDA, else MPS, else CPU), 'cpu', 'cuda', 'cuda:1' or 'mps'.
     n_jobs : int, default=None
@@ -118,14 +120,16 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         1 shows a progress line with the current bits per character.
     net_params : dict, default=None
         More settings of the :class:`skorch.NeuralNet`, such as ``optimizer`` or
-        ``callbacks``.
+        ``callbacks``. Each call of `fit` starts the callbacks anew, also where
+        training goes on.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted.
     class_count_ : ndarray of shape (n_classes,), float64
-        Training texts of each class, or the sum of their weights.
+        Training texts of each class, or the sum of their weights: those of the last
+        `fit`, and all that `partial_fit` was given after it.
     class_log_prior_ : ndarray of shape (n_classes,), float64
         Log-probability of each class before the text is seen.
     language_models_ : list of n_classes CharLSTMLanguageModel
@@ -291,7 +295,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         self,
         X: Collection[Any],
         y: ArrayLike,
-        classes: ArrayLike | None = None,
+        classes: Iterable[Any] | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> Self:
         """Go once over more texts.
@@ -331,7 +335,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
             if first_call:
                 raise ValueError("classes must be passed on the first call.")
         else:
-            classes = np.unique(column_or_1d(classes))
+            classes = np.unique(check_labels(list(classes), "classes"))
             if first_call:
                 clf._start(classes, sequences)
             elif not np.array_equal(classes, self.classes_):
@@ -388,21 +392,10 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         """
         check_is_fitted(self)
         self._validate_params()
-        dtype = self.classes_.dtype
-        kinds = {"O": "U", "f": "fiu"}.get(dtype.kind, dtype.kind)
-        if np.ndim(label) or np.asarray(label).dtype.kind not in kinds:
-            raise ValueError(
-                f"The label {label!r} is not of the type of classes_: {self.classes_}."
-            )
-        if label in self.classes_:
-            raise ValueError(f"There is a class {label!r} already.")
-        classes = np.array(
-            [*self.classes_.tolist(), label],
-            dtype=object if dtype.kind == "O" else None,
-        )
-        sequences = analyze(X, self.analyzer)
-        weights = check_weights(sample_weight, sequences)
-        sequences = list(compress(sequences, weights))
+        for model in self._with_current_params(self.language_models_):
+            model._check_can_go_on()
+        classes = self._with_label(label)
+        sequences, weights, _ = analyze_weighted(X, self.analyzer, sample_weight)
         if not any(map(len, sequences)):
             raise ValueError("All texts are empty; pass at least one character.")
         place = int(np.searchsorted(self.classes_, classes[-1]))
@@ -415,7 +408,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         [model] = clf._train_models(
             [clf._new_language_model(seed, clf.vocabulary_)],
             [sequences],
-            [weights[weights > 0]],
+            [weights],
             [label],
             one_pass=False,
         )
@@ -423,12 +416,28 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         clf.language_models_ = [*models[:place], model, *models[place:]]
         return self._take_over(clf)
 
+    def _with_label(self, label: Any) -> NDArray[Any]:
+        """Return the classes and, as the last one, another label of their type."""
+        dtype = self.classes_.dtype
+        scalar = np.asarray(label)
+        kinds = {"O": "U", "i": "iu", "u": "iu", "f": "fiu"}.get(dtype.kind, dtype.kind)
+        if scalar.ndim or scalar.dtype.kind not in kinds or is_missing(label):
+            raise ValueError(
+                f"The label {label!r} is not of the type of classes_: {self.classes_}."
+            )
+        if scalar.item() in self.classes_.tolist():
+            raise ValueError(f"There is a class {label!r} already.")
+        new_dtype = np.result_type(dtype, scalar.dtype) if dtype.kind == "U" else dtype
+        classes = np.append(self.classes_.astype(new_dtype), scalar.astype(new_dtype))
+        if classes[-1] != scalar.item():
+            raise ValueError(f"The label {label!r} does not fit into {dtype}.")
+        return check_labels(classes, "classes_")
+
     def _take_over(self, clf: Self) -> Self:
         """Become the trained copy."""
         models = clf.language_models_
         clf.loss_curve_ = [model.loss_curve_ for model in models]
         clf.n_iter_ = np.array([model.n_iter_ for model in models])
-        clf.device_ = models[-1].device_
         self.__dict__.update(clf.__dict__)
         return self
 
@@ -436,19 +445,14 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         self, X: Collection[Any], y: ArrayLike, sample_weight: ArrayLike | None
     ) -> tuple[list[Sequence[Hashable]], NDArray[Any], NDArray[Any]]:
         """Return texts, labels and weights of all texts whose weight is not 0."""
-        sequences = analyze(X, self.analyzer)
-        validate_data(self, X, y, skip_check_array=True)
-        check_consistent_length(X, y)
-        labels: NDArray[Any] = column_or_1d(y, warn=True)
-        for row, label in enumerate(labels):
-            if is_missing(label):
-                raise ValueError(
-                    f"y[{row}] is a missing value ({label!r}); drop the sample."
-                )
-        check_classification_targets(labels)
-        weights = check_weights(sample_weight, sequences)
-        kept = weights > 0
-        return list(compress(sequences, kept)), labels[kept], weights[kept]
+        if y is None:
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but "
+                "the target y is None."
+            )
+        sequences, weights, kept = analyze_weighted(X, self.analyzer, sample_weight)
+        check_consistent_length(kept, y)
+        return sequences, check_labels(y, "y")[kept], weights
 
     def _start(self, classes: NDArray[Any], sequences: Iterable[Iterable[Any]]) -> None:
         """Draw the weights that the training of all models starts from."""
@@ -501,6 +505,14 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
             one_pass=one_pass,
         )
 
+    def _with_current_params(
+        self, models: list[CharLSTMLanguageModel]
+    ) -> list[CharLSTMLanguageModel]:
+        """Return copies of models with the parameters of now, but their own seed."""
+        params = self._language_model_params()
+        del params["random_state"]
+        return [copy.copy(model).set_params(**params) for model in models]
+
     def _train_models(
         self,
         models: list[CharLSTMLanguageModel],
@@ -511,14 +523,13 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         one_pass: bool,
     ) -> list[CharLSTMLanguageModel]:
         """Train copies of the models side by side, each on texts of its own."""
-        params = self._language_model_params()
-        # Each model keeps the seed it was started with.
-        del params["random_state"]
-        models = [copy.copy(model).set_params(**params) for model in models]
+        models = self._with_current_params(models)
+        for model in models:
+            model._check_can_go_on()
         epochs = [1 if one_pass else model._epochs_to_go() for model in models]
         names = [str(label) for label in labels]
         with progress_line(names, max(epochs), self.verbose) as reports:
-            return Parallel(n_jobs=self.n_jobs)(
+            trained = Parallel(n_jobs=self.n_jobs)(
                 delayed(_train_language_model)(
                     model,
                     model.vocabulary_.encode(sequences[k]),
@@ -530,16 +541,26 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
                 )
                 for k, model in enumerate(models)
             )
+        for model, given in zip(trained, models, strict=True):
+            # Another process returns copies of what all models share.
+            model.set_params(**given.get_params(deep=False))
+            model.vocabulary_ = given.vocabulary_
+            model._started_with = given._started_with
+        self.device_ = trained[-1].device_
+        return trained
 
     def _log_prior(self) -> NDArray[np.float64]:
         n_classes = len(self.classes_)
         if self.class_prior is None:
             return np.full(n_classes, -np.log(n_classes))
-        if isinstance(self.class_prior, str):
+        if isinstance(self.class_prior, str) and self.class_prior == "empirical":
             # A class without a text so far cannot be predicted.
             with np.errstate(divide="ignore"):
                 return np.log(self.class_count_ / self.class_count_.sum())
-        prior = np.asarray(self.class_prior, dtype=float)
+        try:
+            prior = np.asarray(self.class_prior, dtype=float)
+        except (TypeError, ValueError):
+            prior = np.empty(0)
         if (
             prior.shape != (n_classes,)
             or not (prior > 0).all()

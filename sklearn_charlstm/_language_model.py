@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Hashable, Sequence
-from itertools import compress
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
+import joblib
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +19,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_charlstm._analysis import Analyzer, analyze, check_weights
+from sklearn_charlstm._analysis import Analyzer, analyze, analyze_weighted
 from sklearn_charlstm._base import TextInputMixin
 from sklearn_charlstm._device import resolve_device
 from sklearn_charlstm._progress import progress_line
@@ -105,8 +105,8 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         Epochs in a row without a lower validation loss that end the training.
     warm_start : bool, default=False
         Whether `fit` goes on from where the last call stopped, up to `epochs`
-        epochs in total. With the same texts and parameters the result is that of
-        one call with as many epochs.
+        epochs in total. If it was True in the last call too, and with the same texts
+        and parameters, the result is that of one call with as many epochs.
     device : str, default='auto'
         'auto' (CUDA, else MPS, else CPU), 'cpu', 'cuda', 'cuda:1' or 'mps'.
     random_state : int, RandomState instance or None, default=None
@@ -116,20 +116,22 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         1 shows a progress line with the current bits per character.
     net_params : dict, default=None
         More settings of the :class:`skorch.NeuralNet`, such as ``optimizer`` or
-        ``callbacks``.
+        ``callbacks``. Each call of `fit` starts the callbacks anew, also where
+        training goes on.
 
     Attributes
     ----------
     vocabulary_ : Vocabulary
         The alphabet, a dict from character to id.
     weights_ : dict of str to ndarray
-        The weights of the network.
+        The weights of the network: averaged, and with early stopping those after the
+        best epoch.
     loss_curve_ : ndarray of shape (`n_iter_`,)
         Negative log-likelihood per character of the training texts in each epoch,
         in nats, with dropout.
-    validation_loss_curve_ : ndarray of shape (`n_iter_`,), or None
-        Negative log-likelihood per character of the texts set aside after each
-        epoch, in nats. None without early stopping.
+    validation_loss_curve_ : ndarray of shape (n_epochs,), or None
+        Negative log-likelihood per character of the texts set aside, in nats, after
+        each epoch since they were. None without early stopping.
     n_iter_ : int
         Epochs done.
     device_ : str
@@ -254,7 +256,18 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         self.vocabulary_ = vocabulary
         self.loss_curve_ = np.empty(0)
         self.validation_loss_curve_: NDArray[np.float64] | None = None
+        self._validation_fingerprint: str | None = None
         self.n_iter_ = 0
+
+    def _check_can_go_on(self) -> None:
+        """Refuse what was changed and cannot be changed in training."""
+        for param, value in self._started_with.items():
+            if getattr(self, param) != value:
+                raise ValueError(
+                    f"`{param}` was {value!r} at the start of training and is now "
+                    f"{getattr(self, param)!r}; training cannot go on with another "
+                    "network. Set it back, or fit anew with warm_start=False."
+                )
 
     def _epochs_to_go(self) -> int:
         epochs = int(self.epochs) - self.n_iter_
@@ -275,19 +288,14 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         name: str = "the language model",
         report: Callable[[int, float], None] | None = None,
     ) -> Self:
-        """Train for some more epochs; on another machine, or another's behalf too."""
-        for param, value in self._started_with.items():
-            if getattr(self, param) != value:
-                raise ValueError(
-                    f"`{param}` was {value!r} at the start of training and is now "
-                    f"{getattr(self, param)!r}; training cannot go on with another "
-                    "network. Set it back, or fit anew with warm_start=False."
-                )
+        """Train for some more epochs."""
         self._module_params = self._module_params | {"dropout": self.dropout}
         device = resolve_device(self.device)
         self.device_ = str(device)
         early_stopping = None
-        if self.early_stopping:
+        if not self.early_stopping:
+            self.validation_loss_curve_ = None
+        else:
             encoded, sample_weight, early_stopping = self._set_aside(
                 encoded, sample_weight, device, name
             )
@@ -337,14 +345,23 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         rows = np.flatnonzero(encoded.lengths)
         if len(rows) < 2:
             raise ValueError(
-                f"early_stopping=True needs at least two texts to train {name}, got "
-                f"{len(rows)}; cut long texts into pieces."
+                f"early_stopping=True needs at least two texts that are not empty to "
+                f"train {name}, got {len(rows)}; cut long texts into pieces."
             )
+        n_validation = round(self.validation_fraction * len(rows))
         train_rows, validation_rows = train_test_split(
-            rows, test_size=self.validation_fraction, random_state=self._seed
+            rows,
+            test_size=min(max(n_validation, 1), len(rows) - 1),
+            random_state=self._seed,
         )
         validation = encoded.take(validation_rows)
-        weights = np.repeat(sample_weight[validation_rows], validation.lengths)
+        weights = sample_weight[validation_rows]
+        weights = np.repeat(weights / weights.max(), validation.lengths)
+        # Losses on other texts cannot be compared.
+        fingerprint = joblib.hash([validation, weights])
+        if fingerprint != self._validation_fingerprint:
+            self.validation_loss_curve_ = None
+            self._validation_fingerprint = fingerprint
 
         def validation_loss(candidate: dict[str, NDArray[np.float32]]) -> float:
             log_likelihood = token_log_likelihood(
@@ -436,21 +453,18 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         go_on: bool,
         one_pass: bool,
     ) -> Self:
-        sequences = analyze(X, self.analyzer)
-        weights = check_weights(sample_weight, sequences)
-        sequences = list(compress(sequences, weights))
+        sequences, weights, _ = analyze_weighted(X, self.analyzer, sample_weight)
         # A copy is trained: an error or an interrupt leaves this one as it was.
         model = copy.copy(self)
         if not go_on:
-            vocabulary = Vocabulary(sequences, self.analyzer, self.boundaries)
-            if not vocabulary:
-                raise ValueError("All texts are empty; pass at least one character.")
-            model._start(vocabulary)
+            model._start(Vocabulary(sequences, self.analyzer, self.boundaries))
+        else:
+            model._check_can_go_on()
         epochs = 1 if one_pass else model._epochs_to_go()
         with progress_line(["model"], epochs, self.verbose) as [report]:
             model._train(
                 model.vocabulary_.encode(sequences),
-                weights[weights > 0],
+                weights,
                 epochs=epochs,
                 keep_state=one_pass or self.warm_start,
                 report=report,

@@ -32,9 +32,11 @@ class _Report:
         bits = loss / math.log(2)
         # Not created here: on another machine there is no such file and no line.
         with suppress(FileNotFoundError):
+            # One line, whatever the label.
+            line = f"{' '.join(self.name.split())}: {bits:.3f} bits/char\n"
             file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
             try:
-                os.write(file, f"{self.name}: {bits:.3f} bits/char\n".encode())
+                os.write(file, line.encode("utf-8", "replace"))
             finally:
                 os.close(file)
 
@@ -60,7 +62,7 @@ def progress_line(
         One for each model, to be called as ``report(epoch, loss)``, from this
         process or another.
     """
-    if not verbose:
+    if not (verbose and epochs):
         yield [None] * len(names)
         return
     with (

@@ -91,8 +91,6 @@ class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
         Its parameters.
     best_index_ : int
         Its place in `cv_results_`.
-    classes_ : ndarray of shape (n_classes,)
-        The labels, if the estimator is a classifier and `refit`.
     scorer_ : callable or dict of str to callable
         The scorer or scorers.
     n_splits_ : int

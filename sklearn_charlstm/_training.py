@@ -28,11 +28,11 @@ __all__ = ["EarlyStopping", "TrainingState", "initial_state", "train"]
 AVERAGE_DECAY = 3
 MAX_GRADIENT_NORM = 1.0
 
-# What `net_params` may not set, with the parameter that does.
+# What `net_params` may not set, also not in part (`module__dropout`), with the
+# parameter that does.
 _OWN_SETTINGS = {
     "module": "`hidden_size`, `embedding_dim`, `num_layers` and `dropout`",
     "criterion": "`output`",
-    "criterion__reduction": None,
     "max_epochs": "`epochs`",
     "batch_size": "`batch_size`",
     "lr": "`lr`",
@@ -61,14 +61,15 @@ class TrainingState:
         Their running average, which the language model predicts with.
     n_updates : int
         Updates of the weights so far.
-    optimizer : dict or None
-        State of the optimizer, on the CPU; None before the first update.
+    optimizer : tuple of str and dict, or None
+        Class of the optimizer, and for each parameter its state, on the CPU; None
+        before the first update.
     """
 
     weights: Weights
     average: Weights
     n_updates: int = 0
-    optimizer: dict[str, Any] | None = None
+    optimizer: tuple[str, dict[Any, Any]] | None = None
 
 
 @dataclass
@@ -198,23 +199,35 @@ class _EpochReport(Callback):
             self.report(epoch, loss)
 
 
-class _StopEarly(Callback):
-    """Validate the averaged weights after each epoch; end the training in time."""
+class _Interrupted(Exception):
+    """A KeyboardInterrupt in a guise that skorch does not swallow."""
+
+
+class _Validation(Callback):
+    """Validate the averaged weights after each epoch."""
 
     def __init__(self, early_stopping: EarlyStopping, averaging: _Averaging) -> None:
         self.early_stopping = early_stopping
         self.averaging = averaging
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        self.early_stopping.update(self.averaging.weights())
+        try:
+            self.early_stopping.update(self.averaging.weights())
+        except KeyboardInterrupt as interrupt:
+            raise _Interrupted from interrupt
         net.history.record("valid_loss", self.early_stopping.curve[-1])
+
+
+class _StopEarly(Callback):
+    """End the training in time. The last callback: others see the last epoch too."""
+
+    def __init__(self, early_stopping: EarlyStopping) -> None:
+        self.early_stopping = early_stopping
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         if self.early_stopping.stops:
             # skorch's way to say so.
             raise KeyboardInterrupt
-
-
-class _Interrupted(Exception):
-    """A KeyboardInterrupt in a guise that skorch does not swallow."""
 
 
 def _weighted_sum(losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -266,22 +279,30 @@ class _LanguageModelNet(NeuralNet):
 
 def _check_net_params(net_params: dict[str, Any]) -> None:
     for name in net_params:
-        if name in _OWN_SETTINGS:
-            owner = _OWN_SETTINGS[name]
+        for setting in {name, name.partition("__")[0]} & _OWN_SETTINGS.keys():
+            owner = _OWN_SETTINGS[setting]
             advice = f"set {owner} instead" if owner else "it cannot be changed"
             raise ValueError(f"`net_params` must not hold {name!r}; {advice}.")
+    if not isinstance(net_params.get("callbacks", []), list):
+        raise ValueError(
+            "`net_params['callbacks']` must be a list, got "
+            f"{net_params['callbacks']!r}."
+        )
 
 
-def _on_cpu(optimizer_state: dict[str, Any]) -> dict[str, Any]:
-    """Move the state of an optimizer to where it loads on any machine."""
-    by_parameter = {
+def _name(optimizer: torch.optim.Optimizer) -> str:
+    return type(optimizer).__qualname__
+
+
+def _on_cpu(optimizer_state: dict[str, Any]) -> dict[Any, Any]:
+    """Return the state of an optimizer by parameter where it loads on any machine."""
+    return {
         index: {
             name: value.cpu() if torch.is_tensor(value) else value
             for name, value in values.items()
         }
         for index, values in optimizer_state["state"].items()
     }
-    return optimizer_state | {"state": by_parameter}
 
 
 def initial_state(module_params: dict[str, Any], seed: int) -> TrainingState:
@@ -370,11 +391,12 @@ def train(
         ("epoch_report", _EpochReport(name, report, batches)),
         ("gradient_norm_clipping", GradientNormClipping(MAX_GRADIENT_NORM)),
         ("averaging", averaging),
-        *net_params.pop("callbacks", []),
     ]
     if early_stopping is not None:
-        # The last one: none after it would see the epoch that ends the training.
-        callbacks.append(("stop_early", _StopEarly(early_stopping, averaging)))
+        callbacks.append(("validation", _Validation(early_stopping, averaging)))
+    callbacks += net_params.pop("callbacks", [])
+    if early_stopping is not None:
+        callbacks.append(("stop_early", _StopEarly(early_stopping)))
     sigmoid = module_params["output"] == "sigmoid"
     criterion = {
         "criterion": _BinaryCrossEntropy if sigmoid else nn.CrossEntropyLoss,
@@ -396,9 +418,13 @@ def train(
         net = _LanguageModelNet(CharLSTM, **(settings | module_settings | net_params))
         net.initialize()
         net.module_.load_numpy_weights(state.weights)
-        if state.optimizer is not None:
-            # A copy: the optimizer works in place on what it is given.
-            net.optimizer_.load_state_dict(copy.deepcopy(state.optimizer))
+        optimizer = net.optimizer_
+        if state.optimizer is not None and state.optimizer[0] == _name(optimizer):
+            # What it was doing, with the settings of now. A copy: the optimizer works
+            # in place on what it is given.
+            settings = optimizer.state_dict()["param_groups"]
+            by_parameter = copy.deepcopy(state.optimizer[1])
+            optimizer.load_state_dict({"state": by_parameter, "param_groups": settings})
         try:
             net.partial_fit(batches, epochs=epochs)
         except _Interrupted:
@@ -407,6 +433,6 @@ def train(
         weights=net.module_.numpy_weights(),
         average=averaging.weights(),
         n_updates=averaging.n_updates,
-        optimizer=_on_cpu(net.optimizer_.state_dict()),
+        optimizer=(_name(optimizer), _on_cpu(optimizer.state_dict())),
     )
     return state, net.history[:, "train_loss"]

@@ -76,6 +76,11 @@ class Vocabulary(dict[Hashable, int]):
     boundaries : bool
         Whether the beginning and the end of a text are evidence: it then starts
         with <bos> and ends with <eos>, else with <cut>, like any fragment.
+
+    Raises
+    ------
+    ValueError
+        If there is no token in any text.
     """
 
     def __init__(
@@ -85,6 +90,8 @@ class Vocabulary(dict[Hashable, int]):
         boundaries: bool,
     ) -> None:
         tokens = dict.fromkeys(chain.from_iterable(sequences))
+        if not tokens:
+            raise ValueError("All texts are empty; pass at least one character.")
         super().__init__((token, id_) for id_, token in enumerate(tokens))
         self.analyzer = analyzer
         self.boundaries = boundaries

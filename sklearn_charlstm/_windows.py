@@ -71,9 +71,12 @@ class WindowBatches:
         ids, lengths = encoded
         self.ids = ids
         self.lengths = lengths[lengths > 0]
-        total = np.dot(sample_weight, lengths)
-        weights = sample_weight[lengths > 0] * (len(ids) / total)
-        self.weights = weights.astype(np.float32)
+        text = np.repeat(np.arange(len(lengths)), lengths)
+        n_targets = np.bincount(text[ids != vocabulary.unknown], minlength=len(lengths))
+        # By the largest first: the sum of weights may be beyond all numbers.
+        weights = sample_weight / sample_weight.max()
+        weights *= n_targets.sum() / np.dot(weights, n_targets)
+        self.weights = weights[lengths > 0].astype(np.float32)
         self.vocabulary = vocabulary
         self.maxlen = maxlen
         self.seed = seed

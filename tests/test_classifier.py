@@ -26,7 +26,7 @@ class StubModel:
 def stubbed(log_likelihoods, classes):
     """Return a classifier over models with these log-likelihoods (classes, texts)."""
     clf = CharLMLanguageClassifier()
-    clf.vocabulary_ = Vocabulary([], "char", False)
+    clf.vocabulary_ = Vocabulary(["a"], "char", False)
     clf.classes_ = np.array(classes)
     clf.class_log_prior_ = np.full(len(classes), -np.log(len(classes)))
     clf.language_models_ = [StubModel(row) for row in log_likelihoods]

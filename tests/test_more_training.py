@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -78,6 +79,8 @@ def test_heavy_texts_become_more_probable(estimator, tiny, texts, labels):
         ([np.nan] + [1.0] * 7, "NaN"),
         ([[1.0]] * 8, "1D array"),
         ([0.0] * 8, "weight"),
+        (np.nan, "finite"),
+        (np.inf, "finite"),
     ],
 )
 def test_bad_weights(estimator, tiny, texts, labels, weights, message):
@@ -120,7 +123,17 @@ def test_empirical_priors_are_of_the_weights(tiny, texts, labels):
 
 
 @pytest.mark.parametrize(
-    "prior", [[0.5, 0.6], [1.0], [0.2, 0.3, 0.5], [1.0, 0.0], [1.5, -0.5], [[0.5, 0.5]]]
+    "prior",
+    [
+        [0.5, 0.6],
+        [1.0],
+        [0.2, 0.3, 0.5],
+        [1.0, 0.0],
+        [1.5, -0.5],
+        [[0.5, 0.5]],
+        ["a", "b"],
+        {"eng": 1},
+    ],
 )
 def test_bad_priors(tiny, texts, labels, prior):
     clf = CharLMLanguageClassifier(**tiny, class_prior=prior)
@@ -247,6 +260,12 @@ def test_errors_of_partial_fit(tiny, texts, labels):
         clf.partial_fit(texts, labels)
     with pytest.raises(ValueError, match="one class only"):
         clf.partial_fit(texts[:1], labels[:1], classes=["eng"])
+    with pytest.raises(ValueError, match=r"classes\[1\] is a missing value"):
+        clf.partial_fit(texts, labels, classes=["eng", None])
+    with pytest.raises(ValueError, match="Unknown label type: continuous"):
+        clf.partial_fit(["a", "b"], [0, 1], classes=[0, 0.5, 1])
+    with pytest.raises(ValueError, match="All texts are empty"):
+        clf.partial_fit(["", ""], ["eng", "fra"], classes=["eng", "fra"])
     with pytest.raises(ValueError, match=r"not in `classes`: \['fra'\]"):
         clf.partial_fit(texts, labels, classes=["eng", "deu"])
     assert not hasattr(clf, "classes_")
@@ -255,6 +274,20 @@ def test_errors_of_partial_fit(tiny, texts, labels):
         clf.partial_fit(texts, labels, classes=["eng", "deu"])
     with pytest.raises(ValueError, match="does not support early_stopping"):
         clf.set_params(early_stopping=True).partial_fit(texts, labels)
+
+
+@pytest.mark.parametrize("analyzer", [str.split, partial(str.split, sep=None)])
+def test_a_callable_analyzer_comes_back_from_other_processes(
+    tiny, texts, labels, analyzer
+):
+    tiny.update(analyzer=analyzer, n_jobs=2, warm_start=True)
+    clf = CharLMLanguageClassifier(**tiny).fit(texts, labels)
+    assert all(model.vocabulary_ is clf.vocabulary_ for model in clf.language_models_)
+    clf.set_params(epochs=4).fit(texts, labels).partial_fit(texts, labels)
+    assert clf.n_iter_.tolist() == [5, 5]
+    clf.add_class("deu", ["und die"])
+    again = pickle.loads(pickle.dumps(clf)).set_params(epochs=6)
+    assert again.partial_fit(texts, labels).n_iter_.tolist() == [4, 6, 6]
 
 
 # Early stopping
@@ -281,6 +314,28 @@ def test_early_stopping_restores_the_best_epoch(estimator, tiny, labels):
     )
 
 
+def test_other_texts_set_aside_begin_another_curve(tiny):
+    letters = np.random.default_rng(0).choice([*"abcdef"], size=(40, 9))
+    texts = ["".join(row) for row in letters]
+    tiny.update(epochs=4, early_stopping=True, n_iter_no_change=1, warm_start=True)
+    model = CharLSTMLanguageModel(**tiny, lr=0.3).fit(texts[:20])
+    stopped = model.n_iter_
+    assert stopped == len(model.validation_loss_curve_) < 4
+    model.set_params(epochs=30).fit(texts[:20])
+    assert model.n_iter_ == stopped
+    model.fit(texts[20:])
+    assert model.n_iter_ > stopped
+    assert len(model.validation_loss_curve_) == model.n_iter_ - stopped
+    model.set_params(early_stopping=False).fit(texts[:20])
+    assert model.validation_loss_curve_ is None
+
+
+@pytest.mark.parametrize("fraction", [1e-9, 0.999])
+def test_any_share_of_few_texts_can_be_set_aside(tiny, fraction):
+    tiny.update(early_stopping=True, validation_fraction=fraction)
+    assert CharLSTMLanguageModel(**tiny).fit(["ab", "ba", "abb"]).n_iter_ == 3
+
+
 def test_the_validation_loss_is_per_character(tiny):
     # Whole texts are set aside; each of their characters counts the same.
     texts = ["a", "b", "ab" * 20, "ba" * 30]
@@ -301,7 +356,7 @@ def test_validation_texts_have_their_weights(tiny):
     tiny.update(epochs=1, lr=1e-30, early_stopping=True, validation_fraction=0.5)
     plain = CharLSTMLanguageModel(**tiny).fit(texts)
     even = CharLSTMLanguageModel(**tiny).fit(texts, sample_weight=[2] * 4)
-    uneven = CharLSTMLanguageModel(**tiny).fit(texts, sample_weight=[1, 9, 1, 9])
+    uneven = CharLSTMLanguageModel(**tiny).fit(texts, sample_weight=[1, 5, 10, 30])
     assert even.validation_loss_curve_ == plain.validation_loss_curve_
     assert uneven.validation_loss_curve_ != plain.validation_loss_curve_
 
@@ -315,7 +370,7 @@ def test_without_early_stopping_nothing_is_set_aside(estimator, tiny, texts, lab
 
 def test_one_text_cannot_be_set_aside(tiny):
     tiny.update(early_stopping=True)
-    with pytest.raises(ValueError, match="at least two texts to train the language"):
+    with pytest.raises(ValueError, match="two texts that are not empty to train"):
         CharLSTMLanguageModel(**tiny).fit(["one long text", ""])
     with pytest.raises(ValueError, match="class 'eng', got 1; cut long texts"):
         CharLMLanguageClassifier(**tiny).fit(["one", "un"], ["eng", "fra"])
@@ -382,6 +437,37 @@ def test_add_class_keeps_the_type_of_the_labels(tiny, texts, classes, label):
     assert clf.classes_.tolist() == sorted([*y[::4], label])
     assert set(clf.predict(texts)) <= set(clf.classes_)
     with pytest.raises(ValueError, match="already"):
+        clf.add_class(label, ["xyz"])
+
+
+@pytest.mark.parametrize(
+    "change", [{"hidden_size": 9}, {"boundaries": True}, {"analyzer": "word"}]
+)
+def test_a_class_that_is_added_has_the_network_of_the_others(
+    tiny, texts, labels, change
+):
+    clf = CharLMLanguageClassifier(**tiny).fit(texts, labels).set_params(**change)
+    with pytest.raises(ValueError, match="at the start of training and is now"):
+        clf.add_class("deu", ["und die Katze"])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "label"), [("uint8", 2), ("uint8", np.uint8(2)), ("int64", np.uint8(2))]
+)
+def test_integers_of_any_size_are_labels(tiny, texts, dtype, label):
+    y = np.repeat(np.array([0, 1], dtype=dtype), 4)
+    clf = CharLMLanguageClassifier(**tiny).fit(texts, y).add_class(label, ["xyz"])
+    assert clf.classes_.dtype == dtype
+    assert clf.classes_.tolist() == [0, 1, 2]
+    if dtype == "uint8":
+        with pytest.raises(ValueError, match="300 does not fit into uint8"):
+            clf.add_class(300, ["xyz"])
+
+
+@pytest.mark.parametrize("label", [float("nan"), 0.5])
+def test_labels_that_fit_would_refuse(tiny, texts, label):
+    clf = CharLMLanguageClassifier(**tiny).fit(texts, [0.0, 1.0] * 4)
+    with pytest.raises(ValueError, match=r"not of the type|continuous"):
         clf.add_class(label, ["xyz"])
 
 

@@ -25,6 +25,18 @@ def test_one_line_over_all_models(capsys):
     assert "b: 1.500 bits/char" in last
 
 
+def test_a_label_of_any_kind_is_one_line(capsys):
+    with progress_line(["two\nlines \ud800"], 1, verbose=1) as [report]:
+        report(1, math.log(2))
+    assert "two lines ?: 1.000 bits/char" in capsys.readouterr().err
+
+
+def test_nothing_to_do_draws_nothing(capsys):
+    with progress_line(["a"], 0, verbose=1) as reports:
+        assert reports == [None]
+    assert capsys.readouterr() == ("", "")
+
+
 def test_no_file_is_left_and_a_late_report_makes_none(capsys):
     with progress_line(["a"], 1, verbose=1) as [report]:
         folder = os.path.dirname(report.path)

@@ -155,7 +155,9 @@ def test_a_candidate_that_fails(tiny, texts, labels):
 def test_a_grid_without_the_parameter(tiny, texts, labels):
     clf = CharLMLanguageClassifier(**tiny)
     search = WarmStartGridSearchCV(clf, {"maxlen": [2, 4]}, cv=2)
-    with pytest.raises(ValueError, match=r"without warm_start_param='epochs': \{'maxlen"):
+    with pytest.raises(
+        ValueError, match=r"without warm_start_param='epochs': \{'maxlen"
+    ):
         search.fit(texts, labels)
     search.set_params(param_grid={"epochs": 5})
     with pytest.raises(TypeError, match="Parameter grid for parameter 'epochs'"):

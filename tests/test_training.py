@@ -115,7 +115,23 @@ def test_training_that_goes_on_is_training_that_never_stopped():
 
 
 def moments(state):
-    return state.optimizer["state"].items()
+    optimizer, by_parameter = state.optimizer
+    assert optimizer == "AdamW"
+    return by_parameter.items()
+
+
+def test_going_on_with_other_settings_of_the_optimizer():
+    state, _ = run(epochs=3)
+    same, _ = run(epochs=2, state=state, epoch=3)
+    faster, _ = run(epochs=2, state=state, epoch=3, lr=0.2)
+    still, _ = run(epochs=2, state=state, epoch=3, lr=1e-30)
+    bias = "linear.bias"
+    assert not np.allclose(faster.weights[bias], same.weights[bias])
+    np.testing.assert_allclose(still.weights[bias], state.weights[bias], rtol=1e-6)
+    sgd = {"optimizer": torch.optim.SGD}
+    other, _ = run(epochs=2, state=state, epoch=3, net_params=sgd)
+    assert other.optimizer[0] == "SGD"
+    assert run(epochs=1, state=other, epoch=5)[0].n_updates == 6 * other.n_updates // 5
 
 
 TEXTS = ["abab", "acca", "bb"]
@@ -240,8 +256,45 @@ def test_net_params_reach_the_net():
 
 @pytest.mark.parametrize(
     ("name", "advice"),
-    [("max_epochs", "set `epochs` instead"), ("dataset", "it cannot be changed")],
+    [
+        ("max_epochs", "set `epochs` instead"),
+        ("dataset", "it cannot be changed"),
+        ("module__dropout", "and `dropout` instead"),
+        ("criterion__reduction", "set `output` instead"),
+    ],
 )
 def test_net_params_must_not_hide_a_parameter(name, advice):
     with pytest.raises(ValueError, match=f"{name}.*{advice}"):
         run(net_params={name: None})
+
+
+@pytest.mark.parametrize("value", ["disable", callbacks_of_skorch.EpochTimer()])
+def test_callbacks_must_be_a_list(value):
+    with pytest.raises(ValueError, match="must be a list"):
+        run(net_params={"callbacks": value})
+
+
+def test_an_interrupt_while_validating_is_raised():
+    def validation_loss(weights):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(early_stopping=EarlyStopping(validation_loss, 3))
+
+
+def test_callbacks_see_the_validation_loss_of_every_epoch():
+    losses = iter([3.0, 2.0, 2.5, 2.4])
+    early_stopping = EarlyStopping(lambda weights: next(losses), 10)
+    stopping = callbacks_of_skorch.EarlyStopping("valid_loss", patience=2)
+    _, loss_curve = run(
+        early_stopping=early_stopping, net_params={"callbacks": [stopping]}
+    )
+    assert len(loss_curve) == len(early_stopping.curve) == 4
+
+
+@pytest.mark.parametrize("scale", [1e306, 1e-310, 5e-324])
+def test_weights_of_any_size(scale):
+    state, curve = run(TEXTS, sample_weight=[scale] * 3)
+    plain, plain_curve = run(TEXTS)
+    assert curve == plain_curve
+    assert_equal_weights(state.weights, plain.weights)

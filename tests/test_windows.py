@@ -123,6 +123,18 @@ def test_an_unknown_token_is_history_and_no_target():
     assert inputs[0, 2] == vocabulary.unknown
 
 
+def test_unknown_targets_have_no_weight():
+    weights = [1.0, 3.0]
+    _, _, batches = make(
+        ["aaxx", "bb"], boundaries=False, sample_weight=weights, alphabet=["ab"]
+    )
+    total = sum(
+        np.dot((targets != IGNORE).sum(axis=1), weight)
+        for _, (targets, weight) in batches
+    )
+    assert total == pytest.approx(4)
+
+
 def test_every_window_has_the_weight_of_its_text():
     texts, weights = ["aaaaaaaaaa", "", "bbb", "c"], [1.0, 7.0, 4.0, 3.0]
     _, _, batches = make(texts, boundaries=False, sample_weight=weights)
