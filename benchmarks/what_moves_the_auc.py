@@ -31,6 +31,7 @@ ONE_AT_A_TIME = {
     "hidden_size": (32, 64, 128, 256),
     "output": ("softmax", "sigmoid"),
 }
+PARTS = {"mean": np.mean, "lowest": np.min, "highest": np.max}
 EPOCHS = (1, 2, 5, 10, 20, 30, 60)
 N_CHARACTERS = (1_000, 3_000, 9_000, 30_000, 80_000)
 TITLES = {
@@ -116,16 +117,17 @@ def jobs(data):
 def draw(table, path):
     """Draw one panel per setting: means and the range over the seeds."""
     figure, axes = plt.subplots(
-        1, 5, figsize=(13, 3.6), sharey=True, layout="constrained"
+        2, 3, figsize=(8.4, 6), sharey=True, layout="constrained"
     )
-    for ax, (setting, title) in zip(axes, TITLES.items(), strict=True):
+    *panels, empty = axes.flat
+    for ax, (setting, title) in zip(panels, TITLES.items(), strict=True):
         rows = [row for row in table if row["setting"] == setting]
         values = [row["value"] for row in rows]
         categories = isinstance(values[0], str)
         for length, color in zip(LENGTHS, ("C0", "C1"), strict=True):
             mean, low, high = (
-                np.array([row[f"AUC {length} {part}"] for row in rows])
-                for part in ("mean", "lowest", "highest")
+                np.array([row[f"{part}, {length} characters"] for row in rows])
+                for part in PARTS
             )
             ax.errorbar(
                 values,
@@ -148,8 +150,10 @@ def draw(table, path):
             ax.axvline(default, color="0.8", zorder=0)
         ax.set_xlabel(title)
         ax.grid(axis="y", color="0.9")
-    axes[0].set_ylabel("AUC, English against French")
-    axes[0].legend(loc="lower right")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("AUC, English or French")
+    empty.axis("off")
+    empty.legend(*panels[0].get_legend_handles_labels(), loc="center", frameon=False)
     figure.savefig(path, dpi=130)
 
 
@@ -169,30 +173,19 @@ def main():
     for setting in TITLES:
         of_setting = [row for row in rows if row[0] == setting]
         for value in dict.fromkeys(sorted((row[1] for row in of_setting), key=rank)):
-            entry = {"setting": setting, "value": value}
             aucs = np.array([row[3:] for row in of_setting if row[1] == value])
             assert len(aucs) == len(SEEDS)
+            entry = {"setting": setting, "value": value}
             for length, column in zip(LENGTHS, aucs.T, strict=True):
-                entry[f"AUC {length} mean"] = column.mean()
-                entry[f"AUC {length} lowest"] = column.min()
-                entry[f"AUC {length} highest"] = column.max()
+                for part, function in PARTS.items():
+                    entry[f"{part}, {length} characters"] = round(function(column), 3)
             table.append(entry)
-
-    with open(
-        out / "what_moves_the_auc.csv", "w", encoding="utf-8", newline=""
-    ) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            ["setting", "value", *(f"AUC, {n} characters" for n in LENGTHS)]
-        )
-        for entry in table:
-            cells = [
-                f"{entry[f'AUC {n} mean']:.3f} ({entry[f'AUC {n} lowest']:.3f} to "
-                f"{entry[f'AUC {n} highest']:.3f})"
-                for n in LENGTHS
-            ]
-            writer.writerow([entry["setting"], entry["value"], *cells])
-            print(f"{entry['setting']:12} {entry['value']!s:>8}  " + "  ".join(cells))
+    path = out / "what_moves_the_auc.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(table[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+    print(path.read_text(encoding="utf-8"))
     draw(table, out / "what_moves_the_auc.png")
 
 

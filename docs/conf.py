@@ -42,6 +42,7 @@ html_show_sourcelink = False
 html_sidebars = {"*": []}  # only the API and the examples have pages below
 
 autodoc_typehints = "none"
+toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False
 # The page of a class describes the methods that are written here, and names the others.
 autosummary_context = {
