@@ -164,7 +164,12 @@ def test_one_against_the_rest(clf, texts, labels):
         tuple,
         np.array,
         lambda texts: np.array(texts, dtype=object),
-        lambda texts: np.array(texts, dtype=np.dtypes.StringDType()),
+        pytest.param(
+            lambda texts: np.array(texts, dtype=np.dtypes.StringDType()),
+            marks=pytest.mark.skipif(
+                np.lib.NumpyVersion(np.__version__) < "2.0.0", reason="new in NumPy 2"
+            ),
+        ),
         lambda texts: pd.Series(texts, index=range(100, 100 + len(texts))),
         lambda texts: pd.Series(texts, dtype="string"),
         lambda texts: pd.Series(texts, dtype="category"),
@@ -219,11 +224,10 @@ def test_metadata_routing(clf, texts, labels):
     pipeline = make_pipeline(FunctionTransformer(_clean), clf)
     pipeline.fit(texts, labels, sample_weight=weights)
     assert pipeline[-1].class_count_.tolist() == [4, 4, 4]
-    search = GridSearchCV(pipeline, {"charlmlanguageclassifier__epochs": [1, 2]}, cv=2)
+    search = GridSearchCV(clf, {"epochs": [1, 2]}, cv=2)
     search.fit(texts, labels, sample_weight=np.full(24, 2.0))
-    assert search.best_estimator_[-1].class_count_.tolist() == [16, 16, 16]
+    assert search.best_estimator_.class_count_.tolist() == [16, 16, 16]
     clf.set_fit_request(sample_weight=False)
-    search.set_params(estimator=clf, param_grid={"epochs": [1]})
     search.fit(texts, labels, sample_weight=np.full(24, 2.0))
     assert search.best_estimator_.class_count_.tolist() == [8, 8, 8]
 
