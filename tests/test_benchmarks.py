@@ -1,0 +1,50 @@
+"""The benchmarks run; what they measure is in the documentation."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def ngrams(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return pytest.importorskip("ngrams")
+
+
+@pytest.mark.parametrize("smoothing", ["WittenBell", "KneserNey"])
+@pytest.mark.parametrize("history", ["", "a", "ab", "bab", "zzz"])
+def test_the_rivals_are_probabilities(ngrams, smoothing, history):
+    alphabet = frozenset("abcz")
+    model = getattr(ngrams, smoothing)("abab babac cab ab" * 3, alphabet | {" "}, 4)
+    total = sum(model.probability(c, history) for c in alphabet | {" "})
+    assert total == pytest.approx(1)
+
+
+def test_witten_bell_by_hand(ngrams):
+    # After "a" came b twice and c once; unigrams: a 3, b 2, c 1 of 6, uniform 1/3.
+    model = ngrams.WittenBell("abacab", frozenset("abc"), 2)
+    unigram = (2 + 3 * (1 / 3)) / (6 + 3)
+    assert model.probability("b", "") == pytest.approx(unigram)
+    assert model.probability("b", "a") == pytest.approx((2 + 2 * unigram) / (3 + 2))
+    expected = np.log((1 - ngrams.UNKNOWN_MASS) * (3 + 1) / 9)
+    assert model.log_likelihood("a") == pytest.approx(expected)
+
+
+def test_accuracy_quick(udhr_folder, tmp_path):
+    command = [sys.executable, BENCHMARKS / "accuracy.py", "--quick", "--seeds", "1"]
+    command += ["--n-jobs", "1", "--data", udhr_folder.parent, "--out", tmp_path]
+    subprocess.run(command, check=True, capture_output=True)
+    with (tmp_path / "accuracy.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["characters"] for row in rows} == {"5", "20"}
+    assert len(rows) == 2 * 5
+    for row in rows:
+        assert 0.6 < float(row["AUC or accuracy"]) <= 1
+        assert 0 <= float(row["calibration error"]) <= 1
+        assert (row["classifier"] == "LSTM") == (row["LSTM minus this"] == "")
