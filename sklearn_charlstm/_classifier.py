@@ -266,8 +266,9 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         classes, class_index = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise ValueError(
-                f"y holds one class only ({classes[0]!r}); the classifier needs texts "
-                "of at least two. For one kind of text use CharLSTMLanguageModel."
+                f"y holds one class only ({classes[0]!r}), texts of weight 0 left out; "
+                "the classifier needs texts of at least two. For one kind of text use "
+                "CharLSTMLanguageModel."
             )
         n_tokens = np.bincount(class_index, weights=[*map(len, sequences)])
         for label, n_tokens_of_class in zip(classes, n_tokens, strict=True):
@@ -535,7 +536,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
                     model.vocabulary_.encode(sequences[k]),
                     sample_weight[k],
                     epochs=epochs[k],
-                    keep_state=one_pass or self.warm_start,
+                    one_pass=one_pass,
                     name=f"the language model of class {names[k]!r}",
                     report=reports[k],
                 )

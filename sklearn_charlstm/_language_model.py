@@ -284,11 +284,11 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         sample_weight: NDArray[Any],
         *,
         epochs: int,
-        keep_state: bool,
+        one_pass: bool,
         name: str = "the language model",
         report: Callable[[int, float], None] | None = None,
     ) -> Self:
-        """Train for some more epochs."""
+        """Train for some more epochs, or once over what may be the first of many."""
         self._module_params = self._module_params | {"dropout": self.dropout}
         device = resolve_device(self.device)
         self.device_ = str(device)
@@ -301,7 +301,12 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
             )
             if early_stopping.stops:
                 epochs = 0
-        if epochs and (encoded.ids != self.vocabulary_.unknown).any():
+        known = bool((encoded.ids != self.vocabulary_.unknown).any())
+        if not (known or one_pass):
+            raise ValueError(
+                f"No character in the texts for {name} is in its alphabet."
+            )
+        if epochs and known:
             # Without the state of the optimizer, go on from the weights alone.
             self._training_state, loss_curve = train(
                 self._training_state or TrainingState(self.weights_, self.weights_),
@@ -330,7 +335,7 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
             if early_stopping and early_stopping.best is not None:
                 self.weights_ = early_stopping.best
                 self.validation_loss_curve_ = np.array(early_stopping.curve)
-        if not keep_state:
+        if not (one_pass or self.warm_start):
             self._training_state = None
         return self
 
@@ -466,7 +471,7 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
                 model.vocabulary_.encode(sequences),
                 weights,
                 epochs=epochs,
-                keep_state=one_pass or self.warm_start,
+                one_pass=one_pass,
                 report=report,
             )
         self.__dict__.update(model.__dict__)

@@ -178,6 +178,16 @@ def test_warm_start_after_a_fit_that_kept_no_state(estimator, tiny, texts, label
 
 
 @both
+def test_warm_start_with_nothing_to_read(estimator, tiny, texts, labels):
+    fitted = estimator(**tiny, warm_start=True).fit(texts, labels)
+    before = scores(fitted, texts)
+    with pytest.raises(ValueError, match="No character in the texts for the lang"):
+        fitted.set_params(epochs=5).fit(["ЖЖ", "Жук"] * 4, labels)
+    assert np.all(fitted.n_iter_ == 3)
+    np.testing.assert_array_equal(scores(fitted, texts), before)
+
+
+@both
 def test_warm_start_with_fewer_epochs(estimator, tiny, texts, labels):
     fitted = estimator(**tiny, warm_start=True).fit(texts, labels)
     with pytest.raises(ValueError, match="epochs=2 is less than the 3 epochs done"):
