@@ -226,11 +226,29 @@ def summary(rows):
     return table
 
 
+def side_by_side(table):
+    """Return one row per task and length, with the score of each classifier."""
+    rows = {}
+    for entry in table:
+        row = rows.setdefault((entry["task"], entry["characters"]), {})
+        row |= {"task": entry["task"], "characters": entry["characters"]}
+        row[entry["classifier"]] = f"{float(entry['AUC or accuracy']):.3f}"
+    return list(rows.values())
+
+
+def write(rows, path):
+    """Write dictionaries with the same keys as a CSV file."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def main():
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", required=True, help="folder of the texts")
-    parser.add_argument("--out", required=True, help="folder for accuracy.csv")
+    parser.add_argument("--out", required=True, help="folder for the results")
     parser.add_argument("--tasks", nargs="*", help="names of the tasks; default: all")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--n-jobs", type=int, default=2)
@@ -241,16 +259,14 @@ def main():
         tasks = [task for task in tasks if task.name in args.tasks]
     results = Parallel(n_jobs=args.n_jobs)(
         delayed(run)(task, seed, args.data, args.quick)
-        for task in reversed(tasks)
+        for task in tasks
         for seed in range(args.seeds)
     )
     table = summary([row for rows in results for row in rows])
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    with (out / "accuracy.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(table[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
+    write(table, out / "accuracy.csv")
+    write(side_by_side(table), out / "accuracy_side_by_side.csv")
     for entry in table:
         print("  ".join(f"{value!s:>14}" for value in entry.values()))
 
