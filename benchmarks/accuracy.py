@@ -166,7 +166,10 @@ def run(task, seed, data, quick):
         X, y, blocks = cut_fragments(test, length, task.n_fragments, rng)
         log_probas = [clf.predict_log_proba(X) for clf in fitted.values()]
         scores = [score(y, log_proba) for log_proba in log_probas]
-        resamples = resample(y, log_probas, blocks, rng)
+        # The same draws for every seed: all seeds share the test text, and a mean
+        # over seeds must not average its sampling error away.
+        draws = np.random.default_rng(length)
+        resamples = resample(y, log_probas, blocks, draws)
         for number, name in enumerate(fitted):
             proba = np.exp(log_probas[number])
             rows.append(

@@ -126,10 +126,11 @@ class _Averaging(Callback):
         self.average = average
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        parameters = dict(net.module_.named_parameters())
-        self.parameters_ = list(parameters.values())
+        self.names_, self.parameters_ = zip(
+            *net.module_.named_parameters(), strict=True
+        )
         self.averages_ = [
-            torch.tensor(self.average[name], device=net.device) for name in parameters
+            torch.tensor(self.average[name], device=net.device) for name in self.names_
         ]
 
     def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:
@@ -144,7 +145,7 @@ class _Averaging(Callback):
     def weights(self) -> Weights:
         """Return the average as it is now."""
         averages = [average.cpu().numpy().copy() for average in self.averages_]
-        return dict(zip(self.average, averages, strict=True))
+        return dict(zip(self.names_, averages, strict=True))
 
 
 class _EpochReport(Callback):

@@ -2,6 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from sklearn.exceptions import NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
 
@@ -220,7 +221,6 @@ def test_scoring_before_fit_and_bad_input(method, tiny, texts):
 
 @pytest.mark.cuda
 def test_cuda_agrees_with_the_cpu(tiny, texts):
-    torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
     tiny.update(device="cuda")

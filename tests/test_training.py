@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -132,6 +134,18 @@ def test_going_on_with_other_settings_of_the_optimizer():
     other, _ = run(epochs=2, state=state, epoch=3, net_params=sgd)
     assert other.optimizer[0] == "SGD"
     assert run(epochs=1, state=other, epoch=5)[0].n_updates == 6 * other.n_updates // 5
+
+
+def test_the_order_of_the_weights_is_of_no_account():
+    state, _ = run(epochs=2)
+    reversed_ = dataclasses.replace(
+        state,
+        weights=dict(reversed(state.weights.items())),
+        average=dict(reversed(state.average.items())),
+    )
+    one, _ = run(epochs=1, state=state, epoch=2)
+    other, _ = run(epochs=1, state=reversed_, epoch=2)
+    assert_equal_weights(one.average, other.average)
 
 
 TEXTS = ["abab", "acca", "bb"]
