@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_charlstm._analysis import Analyzer, analyze, analyze_weighted
 from sklearn_charlstm._base import TextInputMixin
 from sklearn_charlstm._device import resolve_device
+from sklearn_charlstm._module import Weights
 from sklearn_charlstm._progress import progress_line
 from sklearn_charlstm._scoring import token_log_likelihood
 from sklearn_charlstm._training import (
@@ -71,7 +72,7 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         Passes over the training texts.
     hidden_size : int, default=128
         Units in each LSTM layer.
-    embedding_dim : int, default=32
+    embedding_dim : int, default=64
         Length of the vector that stands for a character.
     num_layers : int, default=1
         LSTM layers.
@@ -195,7 +196,7 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         maxlen: int = 16,
         epochs: int = 30,
         hidden_size: int = 128,
-        embedding_dim: int = 32,
+        embedding_dim: int = 64,
         num_layers: int = 1,
         dropout: float = 0.3,
         batch_size: int = 16,
@@ -258,6 +259,13 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         self.validation_loss_curve_: NDArray[np.float64] | None = None
         self._validation_fingerprint: str | None = None
         self.n_iter_ = 0
+
+    def _with_weights(self, weights: Weights) -> Self:
+        """Return a copy with other weights, which training goes on from."""
+        model = copy.copy(self)
+        model.weights_ = weights
+        model._training_state = None
+        return model
 
     def _check_can_go_on(self) -> None:
         """Refuse what was changed and cannot be changed in training."""
@@ -368,7 +376,7 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
             self.validation_loss_curve_ = None
             self._validation_fingerprint = fingerprint
 
-        def validation_loss(candidate: dict[str, NDArray[np.float32]]) -> float:
+        def validation_loss(candidate: Weights) -> float:
             log_likelihood = token_log_likelihood(
                 candidate, self._module_params, validation, self.vocabulary_, device
             )

@@ -28,8 +28,8 @@ class CharLSTM(nn.Module):
         Sizes of the input and of the predicted alphabet.
     embedding_dim, hidden_size, num_layers : int
     dropout : float
-        Share of units dropped after the embedding, between the layers and before
-        the output.
+        Share of units dropped between the layers and before the output. Not after
+        the embedding: there whole tokens are left out, by the batches.
     output : {'softmax', 'sigmoid'}
         How the outputs become probabilities: a softmax, or a sigmoid for each token,
         divided by their sum.
@@ -76,7 +76,7 @@ class CharLSTM(nn.Module):
         logits : tensor of shape (n_windows, n_steps, n_outputs)
         state : tuple of two tensors (num_layers, n_windows, hidden_size)
         """
-        embedded = self.dropout(self.embedding(inputs))  # (windows, steps, embedding)
+        embedded = self.embedding(inputs)  # (windows, steps, embedding)
         hidden, state = self.lstm(embedded, state)  # (windows, steps, hidden)
         return self.linear(self.dropout(hidden)), state
 

@@ -15,9 +15,16 @@ __all__ = ["IGNORE", "WindowBatches"]
 # The target at positions that the loss leaves out.
 IGNORE = -100
 
-# The share of input tokens replaced by <unk>, so that its embedding is trained
-# although every token of the training texts is in the alphabet.
-UNKNOWN_SHARE = 0.01
+# The share of input tokens replaced by <unk>: its embedding is trained although every
+# token of the training texts is in the alphabet, and a network that cannot rely on any
+# single token is smoother (Xie et al., "Data noising as smoothing in neural network
+# language models", 2017).
+UNKNOWN_SHARE = 0.1
+
+# Windows of this length, if `maxlen` is no less, are the shortest. What follows one
+# or two tokens decides short texts, and is rarely seen in longer windows.
+SHORTEST_WINDOW = 3
+GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 _Batch = tuple[NDArray[np.int64], tuple[NDArray[np.int64], NDArray[np.float32]]]
 
@@ -25,11 +32,11 @@ _Batch = tuple[NDArray[np.int64], tuple[NDArray[np.int64], NDArray[np.float32]]]
 class WindowBatches:
     """The training texts as shuffled batches of windows, anew in each epoch.
 
-    Every text is cut into consecutive windows of `maxlen` targets from a random
-    offset; a text of at most `maxlen` targets stays whole. So each token is a target
-    once in every pass, each time with another length of history. One pass is one
-    epoch. The number of batches is the same in each, and their sizes differ by at
-    most one window.
+    A text of at most `maxlen` targets stays whole. A longer one is cut into consecutive
+    windows from a random offset, of a length that is another in every epoch, up to
+    `maxlen`. So each token is a target once in every pass, each time with another
+    length of history. One pass is one epoch. The number of batches is the same in
+    each, and their sizes differ by at most one window.
 
     Parameters
     ----------
@@ -41,7 +48,8 @@ class WindowBatches:
     maxlen : int
         Longest window, in targets.
     batch_size : int
-        Windows in a batch, on average.
+        Windows in a batch where they are of `maxlen` targets. Of shorter ones there
+        are as many more.
     seed : int
         An epoch is drawn from the seed and its number, whatever came before.
     epoch : int
@@ -88,9 +96,17 @@ class WindowBatches:
         return self.n_batches
 
     def __iter__(self) -> Iterator[_Batch]:
+        for inputs, targets, text in self.with_texts():
+            yield inputs, (targets, self.weights[text])
+
+    def with_texts(self) -> Iterator[tuple[NDArray[np.int64], ...]]:
+        """Yield the inputs, the targets and the number of the text of every window.
+
+        Texts without a token are not counted.
+        """
         rng = np.random.default_rng([self.seed, self.epoch])
+        text, begin, end = self._cut(self._window_length(), rng)
         self.epoch += 1
-        text, begin, end = self._cut(rng)
         text_start = np.cumsum(self.lengths) - self.lengths
         starts = text_start[text] + begin
         order = rng.permutation(len(text))
@@ -98,23 +114,32 @@ class WindowBatches:
             inputs, targets = self._batch(
                 starts[rows], (end - begin)[rows], (begin == 0)[rows], rng
             )
-            yield inputs, (targets, self.weights[text[rows]])
+            yield inputs, targets, text[rows]
 
-    def _cut(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], ...]:
+    def _window_length(self) -> int:
+        # Multiples of the golden ratio, less their integers, are spread evenly over
+        # [0, 1) however many they are; so are here the logarithms of the lengths.
+        shortest = min(SHORTEST_WINDOW, self.maxlen)
+        share = (self.epoch + 1) * GOLDEN_RATIO % 1
+        return round(shortest * (self.maxlen / shortest) ** share)
+
+    def _cut(
+        self, length: int, rng: np.random.Generator
+    ) -> tuple[NDArray[np.int64], ...]:
         """Return the text of every window and where in the text it begins and ends."""
         first = np.where(
             self.lengths <= self.maxlen,
             self.lengths,
-            rng.integers(1, self.maxlen, size=len(self.lengths), endpoint=True),
+            rng.integers(1, length, size=len(self.lengths), endpoint=True),
         )
-        n_windows = 1 + -(-(self.lengths - first) // self.maxlen)
+        n_windows = 1 + -(-(self.lengths - first) // length)
         text = np.repeat(np.arange(len(n_windows)), n_windows)
         index = np.arange(len(text)) - np.repeat(
             np.cumsum(n_windows) - n_windows, n_windows
         )
         # Window 0 is [0, first), window 1 begins at first.
-        begin = np.where(index == 0, 0, first[text] + (index - 1) * self.maxlen)
-        end = np.minimum(first[text] + index * self.maxlen, self.lengths[text])
+        begin = np.where(index == 0, 0, first[text] + (index - 1) * length)
+        end = np.minimum(first[text] + index * length, self.lengths[text])
         return text, begin, end
 
     def _batch(
