@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import (
     check_consistent_length,
@@ -29,6 +29,8 @@ from sklearn_charlstm._analysis import (
 )
 from sklearn_charlstm._base import TextInputMixin
 from sklearn_charlstm._bayes import BayesRuleMixin
+from sklearn_charlstm._device import resolve_device
+from sklearn_charlstm._discriminative import LabelledTexts, train_jointly
 from sklearn_charlstm._language_model import (
     CharLSTMLanguageModel,
     check_no_early_stopping,
@@ -39,7 +41,7 @@ from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 __all__ = ["CharLMLanguageClassifier"]
 
 # The parameters that the language models do not have.
-_OWN_PARAMETERS = ("class_prior", "n_jobs")
+_OWN_PARAMETERS = ("class_prior", "discriminative_epochs", "n_jobs")
 
 
 def _train_language_model(
@@ -65,9 +67,13 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         at most this many. Scoring uses the whole history.
     epochs : int, default=30
         Passes over the training texts.
+    discriminative_epochs : int, default=20
+        Passes after that in which the models are trained together to tell the classes
+        apart, and to stay models of their texts. 0 leaves them as they were fitted,
+        each to the texts of its class.
     hidden_size : int, default=128
         Units in each LSTM layer.
-    embedding_dim : int, default=32
+    embedding_dim : int, default=64
         Length of the vector that stands for a character.
     num_layers : int, default=1
         LSTM layers.
@@ -142,6 +148,9 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         in nats, with dropout.
     n_iter_ : ndarray of shape (n_classes,), int64
         Epochs done for each class.
+    discriminative_loss_curve_ : ndarray of shape (discriminative_epochs,)
+        Cross-entropy of the class in each epoch of the joint training, in nats, with
+        dropout: over windows of the training texts, of one to `maxlen` characters.
     device_ : str
         The device `fit` ran on.
 
@@ -176,6 +185,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
     _parameter_constraints: dict = {
         **CharLSTMLanguageModel._parameter_constraints,
         "class_prior": [StrOptions({"empirical"}), "array-like", None],
+        "discriminative_epochs": [Interval(Integral, 0, None, closed="left")],
         "n_jobs": [Integral, None],
     }
 
@@ -184,8 +194,9 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         *,
         maxlen: int = 16,
         epochs: int = 30,
+        discriminative_epochs: int = 20,
         hidden_size: int = 128,
-        embedding_dim: int = 32,
+        embedding_dim: int = 64,
         num_layers: int = 1,
         dropout: float = 0.3,
         batch_size: int = 16,
@@ -207,6 +218,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
     ) -> None:
         self.maxlen = maxlen
         self.epochs = epochs
+        self.discriminative_epochs = discriminative_epochs
         self.hidden_size = hidden_size
         self.embedding_dim = embedding_dim
         self.num_layers = num_layers
@@ -413,8 +425,9 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
             [label],
             one_pass=False,
         )
-        models = self.language_models_
-        clf.language_models_ = [*models[:place], model, *models[place:]]
+        for name in ("language_models_", "_generative_models"):
+            models = getattr(self, name)
+            setattr(clf, name, [*models[:place], model, *models[place:]])
         return self._take_over(clf)
 
     def _with_label(self, label: Any) -> NDArray[Any]:
@@ -464,7 +477,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         self.classes_ = classes
         self.class_count_ = np.zeros(len(classes))
         self.vocabulary_ = Vocabulary(sequences, self.analyzer, self.boundaries)
-        self.language_models_ = [
+        self.language_models_ = self._generative_models = [
             self._new_language_model(seed, self.vocabulary_)
             for seed in self._seeds(len(classes))
         ]
@@ -498,13 +511,65 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         one_pass: bool,
     ) -> None:
         rows = [np.flatnonzero(class_index == k) for k in range(len(self.classes_))]
-        self.language_models_ = self._train_models(
-            self.language_models_,
+        models = self._train_models(
+            self.language_models_ if one_pass else self._generative_models,
             [[sequences[row] for row in rows_of_class] for rows_of_class in rows],
             [sample_weight[rows_of_class] for rows_of_class in rows],
             self.classes_,
             one_pass=one_pass,
         )
+        self.language_models_ = models
+        if not one_pass:
+            self._train_jointly(sequences, class_index, sample_weight)
+        # With warm_start the training of each model goes on from where it stopped, as
+        # if there had been no joint training.
+        self._generative_models = models if self.warm_start else self.language_models_
+
+    def _train_jointly(
+        self,
+        sequences: list[Sequence[Hashable]],
+        class_index: NDArray[np.intp],
+        sample_weight: NDArray[Any],
+    ) -> None:
+        """Replace the models by copies that tell the classes apart better."""
+        self.discriminative_loss_curve_ = np.empty(0)
+        if not self.discriminative_epochs:
+            return
+        models = self.language_models_
+        if any(model.vocabulary_ != self.vocabulary_ for model in models):
+            raise ValueError(
+                "Joint training needs one alphabet, and add_class has given the "
+                "models different ones; set discriminative_epochs=0, or fit anew with "
+                "warm_start=False."
+            )
+        with progress_line(
+            ["all classes"],
+            self.discriminative_epochs,
+            self.verbose,
+            desc="Joint training",
+            unit="bits/class",
+        ) as [report]:
+            weights, loss_curve = train_jointly(
+                [model.weights_ for model in models],
+                models[0]._module_params,
+                LabelledTexts.balanced(
+                    self.vocabulary_.encode(sequences), class_index, sample_weight
+                ),
+                self.vocabulary_,
+                epochs=self.discriminative_epochs,
+                maxlen=self.maxlen,
+                batch_size=self.batch_size,
+                lr=self.lr,
+                weight_decay=self.weight_decay,
+                seed=models[0]._seed,
+                device=resolve_device(self.device),
+                report=report,
+            )
+        self.discriminative_loss_curve_ = np.array(loss_curve)
+        self.language_models_ = [
+            model._with_weights(weights_of_model)
+            for model, weights_of_model in zip(models, weights, strict=True)
+        ]
 
     def _with_current_params(
         self, models: list[CharLSTMLanguageModel]

@@ -27,13 +27,14 @@ class _Report:
 
     path: str
     name: str
+    unit: str
 
     def __call__(self, epoch: int, loss: float) -> None:
         bits = loss / math.log(2)
         # Not created here: on another machine there is no such file and no line.
         with suppress(FileNotFoundError):
             # One line, whatever the label.
-            line = f"{' '.join(self.name.split())}: {bits:.3f} bits/char\n"
+            line = f"{' '.join(self.name.split())}: {bits:.3f} {self.unit}\n"
             file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
             try:
                 os.write(file, line.encode("utf-8", "replace"))
@@ -43,7 +44,12 @@ class _Report:
 
 @contextmanager
 def progress_line(
-    names: list[str], epochs: int, verbose: int
+    names: list[str],
+    epochs: int,
+    verbose: int,
+    *,
+    desc: str = "Training",
+    unit: str = "bits/char",
 ) -> Iterator[Sequence[_Report | None]]:
     """Draw one tqdm line over all epochs of all models on standard error.
 
@@ -55,6 +61,10 @@ def progress_line(
         Epochs of each.
     verbose : int
         0 draws nothing.
+    desc : str
+        What is going on.
+    unit : str
+        What the loss is, in bits.
 
     Yields
     ------
@@ -67,7 +77,7 @@ def progress_line(
         return
     with (
         tempfile.TemporaryDirectory() as folder,
-        tqdm(total=len(names) * epochs, desc="Training", unit="epoch") as bar,
+        tqdm(total=len(names) * epochs, desc=desc, unit="epoch") as bar,
     ):
         path = os.path.join(folder, "epochs")
         with open(path, "w+", encoding="utf-8") as file:
@@ -75,7 +85,7 @@ def progress_line(
             thread = threading.Thread(target=_draw, args=(file, bar, done), daemon=True)
             thread.start()
             try:
-                yield [_Report(path, name) for name in names]
+                yield [_Report(path, name, unit) for name in names]
             finally:
                 done.set()
                 thread.join()

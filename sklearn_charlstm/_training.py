@@ -20,7 +20,16 @@ from sklearn_charlstm._device import one_thread, reseed, seeded
 from sklearn_charlstm._module import CharLSTM, Weights
 from sklearn_charlstm._windows import IGNORE, WindowBatches
 
-__all__ = ["EarlyStopping", "TrainingState", "initial_state", "train"]
+__all__ = [
+    "MAX_GRADIENT_NORM",
+    "BatchesNet",
+    "EarlyStopping",
+    "RunningAverage",
+    "TrainingState",
+    "check_finite",
+    "initial_state",
+    "train",
+]
 
 # The running average gives the weights after update t the share (a + 1) / (t + a):
 # with a = 3 the average is that of about the last quarter of training, however
@@ -118,34 +127,55 @@ class _BinaryCrossEntropy(nn.Module):
         return loss.sum(dim=-1) * (targets != IGNORE)
 
 
-class _Averaging(Callback):
-    """Keep a running average of the weights: polynomial-decay averaging."""
+class RunningAverage:
+    """The running average of a network's weights: polynomial-decay averaging.
 
-    def __init__(self, n_updates: int, average: Weights) -> None:
+    Parameters
+    ----------
+    module : nn.Module
+    average : dict of str to ndarray
+        The average so far.
+    n_updates : int
+        Updates of the weights so far.
+    """
+
+    def __init__(self, module: nn.Module, average: Weights, n_updates: int) -> None:
+        self.parameters = dict(module.named_parameters())
+        self.averages = {
+            name: torch.tensor(average[name], device=parameter.device)
+            for name, parameter in self.parameters.items()
+        }
         self.n_updates = n_updates
-        self.average = average
 
-    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        self.names_, self.parameters_ = zip(
-            *net.module_.named_parameters(), strict=True
-        )
-        self.averages_ = [
-            torch.tensor(self.average[name], device=net.device) for name in self.names_
-        ]
-
-    def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+    def update(self) -> None:
+        """Take the weights after one more update into account."""
         self.n_updates += 1
         share = (AVERAGE_DECAY + 1) / (self.n_updates + AVERAGE_DECAY)
         with torch.no_grad():
-            for average, parameter in zip(
-                self.averages_, self.parameters_, strict=True
-            ):
-                average.lerp_(parameter, share)
+            for name, average in self.averages.items():
+                average.lerp_(self.parameters[name], share)
 
     def weights(self) -> Weights:
         """Return the average as it is now."""
-        averages = [average.cpu().numpy().copy() for average in self.averages_]
-        return dict(zip(self.names_, averages, strict=True))
+        return {
+            name: average.cpu().numpy().copy()
+            for name, average in self.averages.items()
+        }
+
+
+class _Averaging(Callback):
+    """Average the weights, from what they were in the state at the start."""
+
+    def __init__(self, state: TrainingState) -> None:
+        self.state = state
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.running_ = RunningAverage(
+            net.module_, self.state.average, self.state.n_updates
+        )
+
+    def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.running_.update()
 
 
 class _EpochReport(Callback):
@@ -190,14 +220,19 @@ class _EpochReport(Callback):
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         loss = float(self.sum_) / self.n_targets_
         epoch = self.batches.epoch
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"Training of {self.name} diverged: the loss is {loss} in epoch "
-                f"{epoch}; use a smaller `lr`."
-            )
+        check_finite(loss, epoch, self.name)
         net.history.record("train_loss", loss)
         if self.report is not None:
             self.report(epoch, loss)
+
+
+def check_finite(loss: float, epoch: int, name: str) -> None:
+    """Raise ValueError where training diverged."""
+    if not math.isfinite(loss):
+        raise ValueError(
+            f"Training of {name} diverged: the loss is {loss} in epoch {epoch}; use a "
+            "smaller `lr`."
+        )
 
 
 class _Interrupted(Exception):
@@ -213,7 +248,7 @@ class _Validation(Callback):
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         try:
-            self.early_stopping.update(self.averaging.weights())
+            self.early_stopping.update(self.averaging.running_.weights())
         except KeyboardInterrupt as interrupt:
             raise _Interrupted from interrupt
         net.history.record("valid_loss", self.early_stopping.curve[-1])
@@ -236,8 +271,8 @@ def _weighted_sum(losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return (losses.view(len(weights), -1) * weights[:, None]).sum()
 
 
-class _LanguageModelNet(NeuralNet):
-    """skorch's training loop over ready batches of windows."""
+class BatchesNet(NeuralNet):
+    """skorch's training loop over ready batches."""
 
     @property
     def _default_callbacks(self) -> list[Any]:
@@ -248,14 +283,6 @@ class _LanguageModelNet(NeuralNet):
 
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
         return dataset
-
-    def get_loss(
-        self, y_pred: Any, y_true: Any, X: Any = None, training: bool = False
-    ) -> torch.Tensor:
-        logits, _ = y_pred
-        targets, weights = to_tensor(y_true, device=self.device)
-        losses = self.criterion_(logits.flatten(0, 1), targets.flatten())
-        return _weighted_sum(losses, weights) / (targets != IGNORE).sum().clamp(min=1)
 
     notifying_: str | None = None
 
@@ -276,6 +303,25 @@ class _LanguageModelNet(NeuralNet):
             if self.notifying_ == "on_epoch_end":
                 raise
             raise _Interrupted from interrupt
+
+    def train_epochs(self, batches: Any, epochs: int) -> None:
+        """Train for some epochs; raise KeyboardInterrupt where there was one."""
+        try:
+            self.partial_fit(batches, epochs=epochs)
+        except _Interrupted:
+            raise KeyboardInterrupt from None
+
+
+class _LanguageModelNet(BatchesNet):
+    """Maximum likelihood of the targets."""
+
+    def get_loss(
+        self, y_pred: Any, y_true: Any, X: Any = None, training: bool = False
+    ) -> torch.Tensor:
+        logits, _ = y_pred
+        targets, weights = to_tensor(y_true, device=self.device)
+        losses = self.criterion_(logits.flatten(0, 1), targets.flatten())
+        return _weighted_sum(losses, weights) / (targets != IGNORE).sum().clamp(min=1)
 
 
 def _check_net_params(net_params: dict[str, Any]) -> None:
@@ -387,7 +433,7 @@ def train(
     # A copy: skorch empties lists of callbacks in place.
     net_params = copy.deepcopy(net_params or {})
     _check_net_params(net_params)
-    averaging = _Averaging(state.n_updates, state.average)
+    averaging = _Averaging(state)
     callbacks = [
         ("epoch_report", _EpochReport(name, report, batches)),
         ("gradient_norm_clipping", GradientNormClipping(MAX_GRADIENT_NORM)),
@@ -426,14 +472,11 @@ def train(
             settings = optimizer.state_dict()["param_groups"]
             by_parameter = copy.deepcopy(state.optimizer[1])
             optimizer.load_state_dict({"state": by_parameter, "param_groups": settings})
-        try:
-            net.partial_fit(batches, epochs=epochs)
-        except _Interrupted:
-            raise KeyboardInterrupt from None
+        net.train_epochs(batches, epochs)
     state = TrainingState(
         weights=net.module_.numpy_weights(),
-        average=averaging.weights(),
-        n_updates=averaging.n_updates,
+        average=averaging.running_.weights(),
+        n_updates=averaging.running_.n_updates,
         optimizer=(_name(optimizer), _on_cpu(optimizer.state_dict())),
     )
     return state, net.history[:, "train_loss"]

@@ -216,16 +216,19 @@ def test_pipeline(tiny, texts, labels):
 
 
 @pytest.mark.parametrize("n_jobs", [None, 2])
-def test_verbose_is_one_line_over_all_classes(tiny, texts, labels, n_jobs, capsys):
+def test_verbose_is_a_line_over_all_classes(tiny, texts, labels, n_jobs, capsys):
     tiny.update(n_jobs=n_jobs)
     CharLMLanguageClassifier(**tiny).fit(texts, labels)
     assert capsys.readouterr() == ("", "")
     CharLMLanguageClassifier(**tiny, verbose=1).fit(texts, labels)
     out, err = capsys.readouterr()
     assert out == ""
-    assert "6/6" in err
-    assert err.count("\n") == 1
-    assert "bits/char" in err
+    apart, jointly, end = err.split("\n")
+    assert "6/6" in apart
+    assert "bits/char" in apart
+    assert "20/20" in jointly
+    assert "bits/class" in jointly
+    assert end == ""
 
 
 def test_divergence_names_the_class(tiny, texts, labels):

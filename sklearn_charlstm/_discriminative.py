@@ -1,0 +1,366 @@
+"""Joint training of the language models of all classes to tell the classes apart."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from skorch import NeuralNet
+from skorch.callbacks import Callback, GradientNormClipping
+from skorch.utils import to_tensor
+from torch import nn
+from torch.nn import functional as F
+
+from sklearn_charlstm._device import one_thread, reseed, seeded
+from sklearn_charlstm._module import CharLSTM, Weights
+from sklearn_charlstm._training import (
+    MAX_GRADIENT_NORM,
+    BatchesNet,
+    RunningAverage,
+    check_finite,
+)
+from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
+from sklearn_charlstm._windows import IGNORE, WindowBatches
+
+__all__ = ["LabelledTexts", "train_jointly"]
+
+# Models that a text is scored with at most: its own and those of similar classes. So
+# neither the memory nor the time of a step grows with the number of classes.
+MAX_GROUP = 4
+
+# What the negative log-likelihood counts beside the cross-entropy of the classes. It
+# keeps the models models of their language.
+LIKELIHOOD_SHARE = 0.5
+
+# The models are good already, and the optimizer starts anew.
+LEARNING_RATE_SHARE = 0.3
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """The training texts of all classes.
+
+    Attributes
+    ----------
+    encoded : EncodedTexts
+    class_index : ndarray of shape (n_texts,), integer
+    weights : ndarray of shape (n_texts,)
+        Of the same sum over the characters of every class.
+    """
+
+    encoded: EncodedTexts
+    class_index: NDArray[np.intp]
+    weights: NDArray[np.float64]
+
+    @classmethod
+    def balanced(
+        cls,
+        encoded: EncodedTexts,
+        class_index: NDArray[np.intp],
+        sample_weight: NDArray[Any],
+    ) -> "LabelledTexts":
+        """Give every class the same weight: priors are not learned from the texts."""
+        weights = sample_weight / sample_weight.max()
+        totals = np.bincount(class_index, weights=weights * encoded.lengths)
+        return cls(encoded, class_index, weights / totals[class_index])
+
+    def of_classes(self, classes: NDArray[np.intp]) -> "LabelledTexts":
+        """Select the texts of some classes."""
+        rows = np.flatnonzero(np.isin(self.class_index, classes))
+        return LabelledTexts(
+            self.encoded.take(rows), self.class_index[rows], self.weights[rows]
+        )
+
+
+def class_similarity(texts: LabelledTexts) -> NDArray[np.float64]:
+    """Compare the pairs of adjacent tokens in the texts of the classes.
+
+    Returns
+    -------
+    similarity : ndarray of shape (n_classes, n_classes), float64
+        The Bhattacharyya coefficients of their distributions, from 0 to 1.
+    """
+    n_classes = texts.class_index.max() + 1
+    ids = texts.encoded.ids.astype(np.int64)
+    # At the seams of two texts by the class of the second.
+    classes = np.repeat(texts.class_index, texts.encoded.lengths)[1:]
+    pairs = ids[:-1] * (ids.max() + 1) + ids[1:]
+    distinct, columns = np.unique(pairs, return_inverse=True)
+    counts = csr_array(
+        (np.ones(len(columns)), (classes, columns)), shape=(n_classes, len(distinct))
+    )
+    roots = np.sqrt(counts / counts.sum(axis=1)[:, None].clip(1))
+    return (roots @ roots.T).toarray()
+
+
+def draw_groups(
+    similarity: NDArray[np.float64], rng: np.random.Generator
+) -> list[NDArray[np.intp]]:
+    """Part the classes into groups of at most `MAX_GROUP` that are like each other.
+
+    Every group gathers around a class drawn at random.
+
+    Parameters
+    ----------
+    similarity : ndarray of shape (n_classes, n_classes)
+    rng : Generator
+
+    Returns
+    -------
+    groups : list of ndarrays of integer
+        Each class once; in a group they ascend.
+    """
+    left = rng.permutation(len(similarity))
+    n_groups = -(-len(left) // MAX_GROUP)
+    groups = []
+    for size in map(len, np.array_split(left, n_groups)):
+        nearest = np.argsort(-similarity[left[0], left[1:]], kind="stable") + 1
+        members = np.append(0, nearest[: size - 1])
+        groups.append(np.sort(left[members]))
+        left = np.delete(left, members)
+    return groups
+
+
+class _JointBatches:
+    """Windows of the texts of all classes, group of classes after group.
+
+    Yields
+    ------
+    windows : dict of 'inputs', 'targets' and 'group'
+        As from `WindowBatches`, and the classes whose models score the windows, the
+        same in each row.
+    labels, weights : tuple of ndarrays of shape (n_windows,)
+        The class of a window as a position in its group, and its weight, of mean one.
+    """
+
+    def __init__(
+        self, texts: LabelledTexts, vocabulary: Vocabulary, seed: int, **sizes: int
+    ) -> None:
+        self.texts = texts
+        self.vocabulary = vocabulary
+        self.seed = seed
+        self.sizes = sizes
+        self.similarity = class_similarity(texts)
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Any], tuple[Any, Any]]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        for group in draw_groups(self.similarity, rng):
+            texts = self.texts.of_classes(group)
+            # Texts without a token are not counted by the batches.
+            class_index = texts.class_index[texts.encoded.lengths > 0]
+            batches = WindowBatches(
+                texts.encoded,
+                texts.weights,
+                self.vocabulary,
+                maxlen=self.sizes["maxlen"],
+                batch_size=self.sizes["batch_size"] * len(group),
+                seed=self.seed,
+                epoch=self.epoch,
+            )
+            for inputs, targets, text in batches.with_texts():
+                rows = np.broadcast_to(group, (len(text), len(group)))
+                labels = np.searchsorted(group, class_index[text])
+                windows = {"inputs": inputs, "targets": targets, "group": rows.copy()}
+                yield windows, (labels, batches.weights[text])
+        self.epoch += 1
+
+
+class _LogLikelihoods(nn.Module):
+    """The language models of all classes.
+
+    Parameters
+    ----------
+    models : list of CharLSTM
+    """
+
+    def __init__(self, models: list[CharLSTM]) -> None:
+        super().__init__()
+        self.models = nn.ModuleList(models)
+
+    def forward(
+        self, inputs: torch.Tensor, targets: torch.Tensor, group: torch.Tensor
+    ) -> torch.Tensor:
+        """Compute log p(target | what is before) under the models of a group.
+
+        Returns
+        -------
+        log_likelihood : tensor of shape (n_windows, n_steps, group)
+            In nats; 0 where the target is `IGNORE`.
+        """
+        wanted = targets.clamp(min=0)[:, :, None]
+        known = targets != IGNORE
+        scores = []
+        for k in group[0].tolist():
+            model = self.models[k]
+            log_probabilities = model.log_probabilities(model(inputs)[0])
+            scores.append(log_probabilities.gather(2, wanted).squeeze(2) * known)
+        return torch.stack(scores, dim=2)
+
+
+def _cross_entropy(
+    log_likelihood: torch.Tensor, labels: torch.Tensor, is_target: torch.Tensor
+) -> torch.Tensor:
+    """Compute -log p(class | the tokens so far) after every token of every window."""
+    # Sums up to every token: fragments of all lengths in one pass.
+    log_proba = F.log_softmax(log_likelihood.cumsum(dim=1), dim=2)
+    return -_of_labels(log_proba, labels) * is_target
+
+
+def _of_labels(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Select the scores of the class of every window."""
+    index = labels[:, None, None].expand(-1, scores.shape[1], 1)
+    return scores.gather(2, index).squeeze(2)
+
+
+class _DiscriminativeNet(BatchesNet):
+    """Maximum mutual information, and still likelihood."""
+
+    def get_loss(
+        self, y_pred: Any, y_true: Any, X: Any = None, training: bool = False
+    ) -> torch.Tensor:
+        labels, weights = to_tensor(y_true, device=self.device)
+        is_target = to_tensor(X["targets"], device=self.device) != IGNORE
+        losses = _cross_entropy(y_pred, labels, is_target)
+        losses = losses - LIKELIHOOD_SHARE * _of_labels(y_pred, labels)
+        return (losses * weights[:, None]).sum() / is_target.sum().clamp(min=1)
+
+
+class _Averaging(Callback):
+    """Average the weights of every model over the batches that it scored."""
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.running_ = [
+            RunningAverage(model, model.numpy_weights(), 0)
+            for model in net.module_.models
+        ]
+
+    def on_batch_end(self, net: NeuralNet, batch: Any, **kwargs: Any) -> None:
+        windows, _ = batch
+        for k in windows["group"][0]:
+            self.running_[k].update()
+
+
+class _EpochReport(Callback):
+    """Keep the cross-entropy of the classes in each epoch."""
+
+    def __init__(
+        self, report: Callable[[int, float], None] | None, batches: _JointBatches
+    ) -> None:
+        self.report = report
+        self.batches = batches
+
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        reseed(net.device, self.batches.seed, self.batches.epoch)
+        self.sum_ = torch.zeros((), device=net.device)
+        self.n_targets_ = 0
+
+    def on_batch_end(
+        self, net: NeuralNet, batch: Any, y_pred: Any, **kwargs: Any
+    ) -> None:
+        windows, (labels, _) = to_tensor(batch, device=net.device)
+        is_target = windows["targets"] != IGNORE
+        with torch.no_grad():
+            self.sum_ += _cross_entropy(y_pred, labels, is_target).sum()
+        self.n_targets_ += int(np.count_nonzero(batch[0]["targets"] != IGNORE))
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        loss = float(self.sum_) / self.n_targets_
+        check_finite(loss, self.batches.epoch, "all language models together")
+        net.history.record("train_loss", loss)
+        if self.report is not None:
+            self.report(self.batches.epoch, loss)
+
+
+def train_jointly(
+    weights: list[Weights],
+    module_params: dict[str, Any],
+    texts: LabelledTexts,
+    vocabulary: Vocabulary,
+    *,
+    epochs: int,
+    maxlen: int,
+    batch_size: int,
+    lr: float,
+    weight_decay: float,
+    seed: int,
+    device: torch.device,
+    report: Callable[[int, float], None] | None = None,
+) -> tuple[list[Weights], list[float]]:
+    """Fit the language models of all classes to tell the classes apart.
+
+    Maximum mutual information [1]_: the loss is the cross-entropy of the class by
+    Bayes' rule with equal priors, after every character of a window, and a share of
+    the negative log-likelihood under the model of the right class. Of many classes
+    those that are like each other are trained together, in other groups in every
+    epoch.
+
+    Parameters
+    ----------
+    weights : list of n_classes dicts of str to ndarray
+        Where to start from: the language models as they were fitted apart.
+    module_params : dict
+        Arguments of `CharLSTM`.
+    texts : LabelledTexts
+    vocabulary : Vocabulary
+    epochs, maxlen, batch_size : int
+        Windows of a batch are counted for each class.
+    lr : float
+        Learning rate of the training before.
+    weight_decay : float
+    seed : int
+    device : torch.device
+    report : callable or None
+        Called after each epoch with its number, from 1, and the cross-entropy.
+
+    Returns
+    -------
+    weights : list of n_classes dicts of str to ndarray
+    loss_curve : list of float
+        Cross-entropy of the class in nats, over all lengths from one to `maxlen`
+        characters, as it was during each epoch.
+
+    References
+    ----------
+    .. [1] L. Bahl, P. Brown, P. de Souza and R. Mercer, "Maximum mutual information
+       estimation of hidden Markov model parameters for speech recognition",
+       ICASSP 1986.
+    """
+    batches = _JointBatches(
+        texts, vocabulary, seed, maxlen=maxlen, batch_size=batch_size
+    )
+    averaging = _Averaging()
+    with one_thread(), seeded(device, seed):
+        models = []
+        for model_weights in weights:
+            model = CharLSTM(**module_params)
+            model.load_numpy_weights(model_weights)
+            models.append(model)
+        net = _DiscriminativeNet(
+            _LogLikelihoods,
+            module__models=models,
+            criterion=nn.NLLLoss,
+            optimizer=torch.optim.AdamW,
+            optimizer__weight_decay=weight_decay,
+            lr=LEARNING_RATE_SHARE * lr,
+            device=device,
+            callbacks=[
+                ("epoch_report", _EpochReport(report, batches)),
+                ("gradient_norm_clipping", GradientNormClipping(MAX_GRADIENT_NORM)),
+                ("averaging", averaging),
+            ],
+            train_split=None,
+            predict_nonlinearity=None,
+            verbose=0,
+        )
+        net.initialize()
+        net.train_epochs(batches, epochs)
+    return (
+        [running.weights() for running in averaging.running_],
+        net.history[:, "train_loss"],
+    )
