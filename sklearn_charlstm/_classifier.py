@@ -30,7 +30,7 @@ from sklearn_charlstm._analysis import (
 from sklearn_charlstm._base import TextInputMixin
 from sklearn_charlstm._bayes import BayesRuleMixin
 from sklearn_charlstm._device import resolve_device
-from sklearn_charlstm._discriminative import LabelledTexts, train_jointly
+from sklearn_charlstm._discriminative import LabelledTexts, auto_epochs, train_jointly
 from sklearn_charlstm._language_model import (
     CharLSTMLanguageModel,
     check_no_early_stopping,
@@ -65,13 +65,17 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
     maxlen : int, default=16
         Longest history in training, in characters: texts are cut into windows of
         at most this many. Scoring uses the whole history.
-    epochs : int, default=30
+    epochs : int, default=20
         Passes over the training texts.
-    discriminative_epochs : int, default=20
+    discriminative_epochs : int or 'auto', default='auto'
         Passes after that in which the models are trained together to tell the classes
         apart, and to stay models of their texts. 0 leaves them as they were fitted,
-        each to the texts of its class.
-    hidden_size : int, default=128
+        each to the texts of its class. 'auto': 30, and fewer where there is more text:
+        as many as read half a million characters, and at least one.
+    n_networks : int, default=3
+        LSTM networks in each language model, trained from other initial weights. The
+        probability of a character is the mean of theirs.
+    hidden_size : int, default=96
         Units in each LSTM layer.
     embedding_dim : int, default=64
         Length of the vector that stands for a character.
@@ -148,7 +152,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         in nats, with dropout.
     n_iter_ : ndarray of shape (n_classes,), int64
         Epochs done for each class.
-    discriminative_loss_curve_ : ndarray of shape (discriminative_epochs,)
+    discriminative_loss_curve_ : ndarray of shape (n_discriminative_epochs,)
         Cross-entropy of the class in each epoch of the joint training, in nats, with
         dropout: over windows of the training texts, of one to `maxlen` characters.
     device_ : str
@@ -185,7 +189,10 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
     _parameter_constraints: dict = {
         **CharLSTMLanguageModel._parameter_constraints,
         "class_prior": [StrOptions({"empirical"}), "array-like", None],
-        "discriminative_epochs": [Interval(Integral, 0, None, closed="left")],
+        "discriminative_epochs": [
+            StrOptions({"auto"}),
+            Interval(Integral, 0, None, closed="left"),
+        ],
         "n_jobs": [Integral, None],
     }
 
@@ -193,9 +200,10 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         self,
         *,
         maxlen: int = 16,
-        epochs: int = 30,
-        discriminative_epochs: int = 20,
-        hidden_size: int = 128,
+        epochs: int = 20,
+        discriminative_epochs: int | Literal["auto"] = "auto",
+        n_networks: int = 3,
+        hidden_size: int = 96,
         embedding_dim: int = 64,
         num_layers: int = 1,
         dropout: float = 0.3,
@@ -219,6 +227,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         self.maxlen = maxlen
         self.epochs = epochs
         self.discriminative_epochs = discriminative_epochs
+        self.n_networks = n_networks
         self.hidden_size = hidden_size
         self.embedding_dim = embedding_dim
         self.num_layers = num_layers
@@ -533,7 +542,11 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
     ) -> None:
         """Replace the models by copies that tell the classes apart better."""
         self.discriminative_loss_curve_ = np.empty(0)
-        if not self.discriminative_epochs:
+        encoded = self.vocabulary_.encode(sequences)
+        epochs = self.discriminative_epochs
+        if epochs == "auto":
+            epochs = auto_epochs(encoded)
+        if not epochs:
             return
         models = self.language_models_
         if any(model.vocabulary_ != self.vocabulary_ for model in models):
@@ -544,7 +557,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
             )
         with progress_line(
             ["all classes"],
-            self.discriminative_epochs,
+            epochs,
             self.verbose,
             desc="Joint training",
             unit="bits/class",
@@ -552,11 +565,9 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
             weights, loss_curve = train_jointly(
                 [model.weights_ for model in models],
                 models[0]._module_params,
-                LabelledTexts.balanced(
-                    self.vocabulary_.encode(sequences), class_index, sample_weight
-                ),
+                LabelledTexts.balanced(encoded, class_index, sample_weight),
                 self.vocabulary_,
-                epochs=self.discriminative_epochs,
+                epochs=epochs,
                 maxlen=self.maxlen,
                 batch_size=self.batch_size,
                 lr=self.lr,

@@ -27,7 +27,7 @@ from sklearn_charlstm._training import (
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 from sklearn_charlstm._windows import IGNORE, WindowBatches
 
-__all__ = ["LabelledTexts", "train_jointly"]
+__all__ = ["LabelledTexts", "auto_epochs", "train_jointly"]
 
 # Models that a text is scored with at most: its own and those of similar classes. So
 # neither the memory nor the time of a step grows with the number of classes.
@@ -37,8 +37,18 @@ MAX_GROUP = 4
 # keeps the models models of their language.
 LIKELIHOOD_SHARE = 0.5
 
+# Characters that are read in all where the number of epochs is left to us.
+AUTO_TOKENS = 500_000
+MAX_AUTO_EPOCHS = 30
+
 # The models are good already, and the optimizer starts anew.
 LEARNING_RATE_SHARE = 0.3
+
+
+def auto_epochs(encoded: EncodedTexts) -> int:
+    """Return how many epochs of joint training are worth their time."""
+    n_tokens = max(len(encoded.ids), 1)
+    return min(max(AUTO_TOKENS // n_tokens, 1), MAX_AUTO_EPOCHS)
 
 
 @dataclass(frozen=True)

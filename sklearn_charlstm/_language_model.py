@@ -41,6 +41,7 @@ __all__ = ["CharLSTMLanguageModel", "check_no_early_stopping"]
 _FIXED_AT_START = (
     "analyzer",
     "boundaries",
+    "n_networks",
     "embedding_dim",
     "hidden_size",
     "num_layers",
@@ -68,9 +69,12 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
     maxlen : int, default=16
         Longest history in training, in characters: texts are cut into windows of
         at most this many. Scoring uses the whole history.
-    epochs : int, default=30
+    epochs : int, default=20
         Passes over the training texts.
-    hidden_size : int, default=128
+    n_networks : int, default=3
+        LSTM networks in each language model, trained from other initial weights. The
+        probability of a character is the mean of theirs.
+    hidden_size : int, default=96
         Units in each LSTM layer.
     embedding_dim : int, default=64
         Length of the vector that stands for a character.
@@ -171,6 +175,7 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         "maxlen": [Interval(Integral, 1, None, closed="left")],
         "epochs": [Interval(Integral, 1, None, closed="left")],
         "hidden_size": [Interval(Integral, 1, None, closed="left")],
+        "n_networks": [Interval(Integral, 1, None, closed="left")],
         "embedding_dim": [Interval(Integral, 1, None, closed="left")],
         "num_layers": [Interval(Integral, 1, None, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
@@ -194,8 +199,9 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         self,
         *,
         maxlen: int = 16,
-        epochs: int = 30,
-        hidden_size: int = 128,
+        epochs: int = 20,
+        n_networks: int = 3,
+        hidden_size: int = 96,
         embedding_dim: int = 64,
         num_layers: int = 1,
         dropout: float = 0.3,
@@ -216,6 +222,7 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
     ) -> None:
         self.maxlen = maxlen
         self.epochs = epochs
+        self.n_networks = n_networks
         self.hidden_size = hidden_size
         self.embedding_dim = embedding_dim
         self.num_layers = num_layers
@@ -241,6 +248,7 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         self._module_params = {
             "n_inputs": vocabulary.n_inputs,
             "n_outputs": vocabulary.n_outputs,
+            "n_networks": self.n_networks,
             "embedding_dim": self.embedding_dim,
             "hidden_size": self.hidden_size,
             "num_layers": self.num_layers,

@@ -1,7 +1,8 @@
-"""The network: embedding, LSTM, linear output."""
+"""The networks: embedding, LSTM, linear output."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
+import math
 from typing import Any, Self
 
 import numpy as np
@@ -19,14 +20,50 @@ Weights = dict[str, NDArray[np.float32]]
 _State = tuple[torch.Tensor, torch.Tensor]
 
 
+class _Network(nn.Module):
+    """Embedding, LSTM, linear output; parameters as of `CharLSTM`."""
+
+    def __init__(
+        self,
+        n_inputs: int,
+        n_outputs: int,
+        embedding_dim: int,
+        hidden_size: int,
+        num_layers: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(n_inputs, embedding_dim)
+        self.lstm = nn.LSTM(
+            embedding_dim,
+            hidden_size,
+            num_layers,
+            batch_first=True,
+            # torch warns of dropout between the layers where there is only one.
+            dropout=dropout if num_layers > 1 else 0.0,
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(hidden_size, n_outputs)
+
+    def forward(
+        self, inputs: torch.Tensor, state: _State | None
+    ) -> tuple[torch.Tensor, _State]:
+        embedded = self.embedding(inputs)  # (windows, steps, embedding)
+        hidden, state = self.lstm(embedded, state)  # (windows, steps, hidden)
+        return self.linear(self.dropout(hidden)), state
+
+
 class CharLSTM(nn.Module):
-    """Predict the next token from the tokens before it.
+    """Predict the next token from the tokens before it, with one network or several.
 
     Parameters
     ----------
     n_inputs, n_outputs : int
         Sizes of the input and of the predicted alphabet.
+    n_networks : int
+        Networks that read the same tokens. The probability is the mean of theirs.
     embedding_dim, hidden_size, num_layers : int
+        Of each network.
     dropout : float
         Share of units dropped between the layers and before the output. Not after
         the embedding: there whole tokens are left out, by the batches.
@@ -40,6 +77,7 @@ class CharLSTM(nn.Module):
         n_inputs: int,
         n_outputs: int,
         *,
+        n_networks: int,
         embedding_dim: int,
         hidden_size: int,
         num_layers: int,
@@ -48,17 +86,10 @@ class CharLSTM(nn.Module):
     ) -> None:
         super().__init__()
         self.output = output
-        self.embedding = nn.Embedding(n_inputs, embedding_dim)
-        self.lstm = nn.LSTM(
-            embedding_dim,
-            hidden_size,
-            num_layers,
-            batch_first=True,
-            # torch warns of dropout between the layers where there is only one.
-            dropout=dropout if num_layers > 1 else 0.0,
+        sizes = (n_inputs, n_outputs, embedding_dim, hidden_size, num_layers)
+        self.networks = nn.ModuleList(
+            _Network(*sizes, dropout) for _ in range(n_networks)
         )
-        self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(hidden_size, n_outputs)
 
     def forward(
         self, inputs: torch.Tensor, state: _State | None = None
@@ -73,18 +104,34 @@ class CharLSTM(nn.Module):
 
         Returns
         -------
-        logits : tensor of shape (n_windows, n_steps, n_outputs)
-        state : tuple of two tensors (num_layers, n_windows, hidden_size)
+        logits : tensor of shape (n_networks, n_windows, n_steps, n_outputs)
+        state : tuple of two tensors (n_networks * num_layers, n_windows, hidden_size)
         """
-        embedded = self.embedding(inputs)  # (windows, steps, embedding)
-        hidden, state = self.lstm(embedded, state)  # (windows, steps, hidden)
-        return self.linear(self.dropout(hidden)), state
+        states: list[Any] = [None] * len(self.networks)
+        if state is not None:
+            states = list(zip(*(s.chunk(len(states)) for s in state), strict=True))
+        logits = []
+        for i, network in enumerate(self.networks):
+            logits_of_network, states[i] = network(inputs, states[i])
+            logits.append(logits_of_network)
+        hidden, cell = (torch.cat(parts) for parts in zip(*states, strict=True))
+        return torch.stack(logits), (hidden, cell)
 
     def log_probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """Turn logits into log-probabilities in nats, normalised over the outputs."""
+        """Turn logits into log-probabilities in nats, normalised over the outputs.
+
+        Parameters
+        ----------
+        logits : tensor of shape (n_networks, ..., n_outputs)
+
+        Returns
+        -------
+        log_probabilities : tensor of shape (..., n_outputs)
+        """
         if self.output == "sigmoid":
             logits = F.logsigmoid(logits)
-        return torch.log_softmax(logits, dim=-1)
+        log_probabilities = torch.log_softmax(logits, dim=-1)
+        return torch.logsumexp(log_probabilities, dim=0) - math.log(len(logits))
 
     def numpy_weights(self) -> Weights:
         """Return a copy of the weights."""

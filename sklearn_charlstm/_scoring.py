@@ -87,7 +87,7 @@ def _score_batch(
     out: NDArray[np.float64],
 ) -> None:
     """Fill `out` for texts given longest first."""
-    device = module.linear.weight.device
+    device = next(module.parameters()).device
     state = None
     last = np.full((len(starts), 1), vocabulary.first_input)
     for begin in range(0, lengths[0], MAX_STEPS):

@@ -40,7 +40,8 @@ MAX_GRADIENT_NORM = 1.0
 # What `net_params` may not set, also not in part (`module__dropout`), with the
 # parameter that does.
 _OWN_SETTINGS = {
-    "module": "`hidden_size`, `embedding_dim`, `num_layers` and `dropout`",
+    "module": "`n_networks`, `hidden_size`, `embedding_dim`, `num_layers` and "
+    "`dropout`",
     "criterion": "`output`",
     "max_epochs": "`epochs`",
     "batch_size": "`batch_size`",
@@ -320,8 +321,12 @@ class _LanguageModelNet(BatchesNet):
     ) -> torch.Tensor:
         logits, _ = y_pred
         targets, weights = to_tensor(y_true, device=self.device)
-        losses = self.criterion_(logits.flatten(0, 1), targets.flatten())
-        return _weighted_sum(losses, weights) / (targets != IGNORE).sum().clamp(min=1)
+        # Each network by itself: they differ in their initial weights and in dropout.
+        expanded = targets.expand(len(logits), -1, -1)
+        losses = self.criterion_(logits.flatten(0, 2), expanded.flatten())
+        mean_losses = losses.view(len(logits), -1).mean(dim=0)
+        n_targets = (targets != IGNORE).sum().clamp(min=1)
+        return _weighted_sum(mean_losses, weights) / n_targets
 
 
 def _check_net_params(net_params: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 TINY = {
     "maxlen": 8,
     "epochs": 3,
+    "n_networks": 1,
     "hidden_size": 8,
     "embedding_dim": 4,
     "device": "cpu",

@@ -7,6 +7,7 @@ from sklearn_charlstm import CharLMLanguageClassifier, _discriminative
 from sklearn_charlstm._discriminative import (
     LabelledTexts,
     _JointBatches,
+    auto_epochs,
     class_similarity,
     draw_groups,
     train_jointly,
@@ -116,6 +117,7 @@ def test_the_classes_are_told_apart_better(output):
     params = {
         "n_inputs": vocabulary.n_inputs,
         "n_outputs": vocabulary.n_outputs,
+        "n_networks": 2,
         "embedding_dim": 4,
         "hidden_size": 8,
         "num_layers": 1,
@@ -166,6 +168,12 @@ def test_zero_epochs_leave_the_models_as_they_were(tiny, texts, labels):
     # The training apart is kept for going on, and the joint one is not part of it.
     both.set_params(discriminative_epochs=0).fit(texts, labels)
     assert_equal_weights(weights_of(both), weights_of(apart))
+
+
+def test_more_text_needs_fewer_epochs():
+    vocabulary = Vocabulary(["ab"], "char", False)
+    for n, epochs in [(1, 30), (10_000, 30), (50_000, 10), (10**6, 1)]:
+        assert auto_epochs(vocabulary.encode(["a" * n])) == epochs
 
 
 def test_warm_start_in_steps_is_one_fit(tiny, texts, labels):

@@ -6,6 +6,7 @@ from sklearn_charlstm._module import CharLSTM
 
 def make(**params):
     defaults = {
+        "n_networks": 3,
         "embedding_dim": 3,
         "hidden_size": 4,
         "num_layers": 1,
@@ -19,16 +20,16 @@ def make(**params):
 @pytest.mark.parametrize("num_layers", [1, 2])
 def test_shapes(num_layers):
     logits, (h, c) = make(num_layers=num_layers)(torch.zeros(2, 6, dtype=torch.long))
-    assert logits.shape == (2, 6, 5)
-    assert h.shape == c.shape == (num_layers, 2, 4)
+    assert logits.shape == (3, 2, 6, 5)
+    assert h.shape == c.shape == (3 * num_layers, 2, 4)
 
 
 def test_causal():
     module = make()
     one = torch.tensor([[1, 2, 3, 4]])
     other = torch.tensor([[1, 2, 6, 0]])
-    torch.testing.assert_close(module(one)[0][:, :2], module(other)[0][:, :2])
-    assert not torch.allclose(module(one)[0][:, 2:], module(other)[0][:, 2:])
+    torch.testing.assert_close(module(one)[0][..., :2, :], module(other)[0][..., :2, :])
+    assert not torch.allclose(module(one)[0][..., 2:, :], module(other)[0][..., 2:, :])
 
 
 def test_state_carries_on():
@@ -37,12 +38,12 @@ def test_state_carries_on():
     whole, _ = module(inputs)
     head, state = module(inputs[:, :2])
     tail, _ = module(inputs[:, 2:], state)
-    torch.testing.assert_close(torch.cat([head, tail], dim=1), whole)
+    torch.testing.assert_close(torch.cat([head, tail], dim=2), whole)
 
 
 @pytest.mark.parametrize("output", ["softmax", "sigmoid"])
 def test_probabilities_sum_to_one(output):
-    log_p = make(output=output).log_probabilities(torch.randn(3, 2, 5) * 20)
+    log_p = make(output=output).log_probabilities(torch.randn(4, 3, 2, 5) * 20)
     torch.testing.assert_close(log_p.exp().sum(dim=-1), torch.ones(3, 2))
 
 
@@ -51,5 +52,14 @@ def test_sigmoid_is_divided_by_the_sum():
     p = torch.sigmoid(logits)
     expected = torch.log(p / p.sum())
     torch.testing.assert_close(
-        make(output="sigmoid").log_probabilities(logits), expected
+        make(output="sigmoid").log_probabilities(logits[None]), expected
     )
+
+
+def test_the_probability_is_the_mean_of_the_networks():
+    module = make(n_networks=2)
+    logits, _ = module(torch.tensor([[1, 2, 3]]))
+    one, other = torch.softmax(logits, dim=-1)
+    assert not torch.allclose(one, other)
+    expected = torch.log((one + other) / 2)
+    torch.testing.assert_close(module.log_probabilities(logits), expected)

@@ -65,6 +65,7 @@ class NumericLanguageModel(_NumericRows, CharLSTMLanguageModel):
 
 TINY = {
     "epochs": 2,
+    "n_networks": 1,
     "hidden_size": 8,
     "embedding_dim": 4,
     "maxlen": 10,

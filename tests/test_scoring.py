@@ -17,6 +17,7 @@ def model(request):
     params = {
         "n_inputs": vocabulary.n_inputs,
         "n_outputs": vocabulary.n_outputs,
+        "n_networks": 2,
         "embedding_dim": 3,
         "hidden_size": 5,
         "num_layers": 2,
@@ -44,8 +45,8 @@ def score_alone(model, text):
     targets = vocabulary.encode([text]).ids.astype(int).tolist()
     inputs = [vocabulary.first_input, *targets[:-1]]
     with torch.no_grad():
-        logits = module(torch.tensor([inputs]))[0][0]
-    log_p = torch.log_softmax(logits, dim=1).double().numpy() + vocabulary.log_known
+        log_p = module.log_probabilities(module(torch.tensor([inputs]))[0])[0]
+    log_p = log_p.double().numpy() + vocabulary.log_known
     return [
         vocabulary.log_unknown if target == vocabulary.unknown else row[target]
         for row, target in zip(log_p, targets, strict=False)

@@ -7,6 +7,7 @@ from skorch import callbacks as callbacks_of_skorch
 from torch.nn import functional as F
 
 from sklearn_charlstm import _training
+from sklearn_charlstm._module import CharLSTM
 from sklearn_charlstm._training import EarlyStopping, initial_state, train
 from sklearn_charlstm._vocabulary import Vocabulary
 from sklearn_charlstm._windows import IGNORE, WindowBatches
@@ -21,6 +22,7 @@ def run(
     sample_weight=None,
     batch_size=4,
     dropout=0.1,
+    n_networks=1,
     state=None,
     epoch=0,
     **settings,
@@ -39,6 +41,7 @@ def run(
     module_params = {
         "n_inputs": vocabulary.n_inputs,
         "n_outputs": vocabulary.n_outputs,
+        "n_networks": n_networks,
         "embedding_dim": 4,
         "hidden_size": 8,
         "num_layers": 1,
@@ -127,7 +130,7 @@ def test_going_on_with_other_settings_of_the_optimizer():
     same, _ = run(epochs=2, state=state, epoch=3)
     faster, _ = run(epochs=2, state=state, epoch=3, lr=0.2)
     still, _ = run(epochs=2, state=state, epoch=3, lr=1e-30)
-    bias = "linear.bias"
+    bias = "networks.0.linear.bias"
     assert not np.allclose(faster.weights[bias], same.weights[bias])
     np.testing.assert_allclose(still.weights[bias], state.weights[bias], rtol=1e-6)
     sgd = {"optimizer": torch.optim.SGD}
@@ -158,7 +161,9 @@ def test_weights_of_texts_count_only_by_their_ratios():
     assert_equal_weights(one.weights, other.weights)
     assert curve == other_curve
     plain, _ = run(TEXTS)
-    assert not np.allclose(one.weights["linear.bias"], plain.weights["linear.bias"])
+    assert not np.allclose(
+        one.weights["networks.0.linear.bias"], plain.weights["networks.0.linear.bias"]
+    )
 
 
 def test_weight_two_is_the_gradient_of_the_text_given_twice(monkeypatch):
@@ -262,7 +267,7 @@ def test_early_stopping_keeps_the_best():
 def test_net_params_reach_the_net():
     default, _ = run()
     changed, _ = run(net_params={"optimizer": torch.optim.SGD})
-    bias = "linear.bias"
+    bias = "networks.0.linear.bias"
     assert not np.array_equal(default.weights[bias], changed.weights[bias])
     with pytest.raises(ValueError, match="no_such_setting"):
         run(net_params={"no_such_setting": 1})
@@ -312,3 +317,25 @@ def test_weights_of_any_size(scale):
     plain, plain_curve = run(TEXTS)
     assert curve == plain_curve
     assert_equal_weights(state.weights, plain.weights)
+
+
+def test_every_network_learns_by_itself():
+    state, _ = run(n_networks=2, epochs=60, dropout=0.0)
+    text = "abcd" * 3
+    vocabulary = Vocabulary([text], "char", True)
+    params = {
+        "n_inputs": vocabulary.n_inputs,
+        "n_outputs": vocabulary.n_outputs,
+        "n_networks": 2,
+        "embedding_dim": 4,
+        "hidden_size": 8,
+        "num_layers": 1,
+        "dropout": 0.0,
+        "output": "softmax",
+    }
+    ids = torch.tensor(vocabulary.encode([text]).ids.astype(int))
+    module = CharLSTM.from_weights(state.average, params)
+    logits, _ = module(ids[None, :-1])
+    losses = [F.cross_entropy(own[0], ids[1:]).item() for own in logits]
+    assert max(losses) < 0.4
+    assert losses[0] != losses[1]
