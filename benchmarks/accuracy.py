@@ -5,13 +5,16 @@
 `--data` holds `udhr/<code>.txt` and `sentences/<code>.txt`. All text is lower-cased,
 its white space folded; fragments are cut anywhere from text no classifier has seen.
 Each seed draws other fragments and trains other models. The intervals are 95 % of the
-bootstrap over blocks of 100 characters of the test text: fragments overlap. With
+bootstrap over blocks of 100 characters of the test text: fragments overlap. In the
+task of one language against itself nothing can be learned: there an AUC of 0.5 is
+right. fastText, lingua and py3langid are compared where they are installed. With
 `--quick` a few tiny models show that everything runs.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
 
 import argparse
+import copy
 import csv
 import time
 from collections.abc import Callable
@@ -21,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from joblib import Parallel, delayed
 from ngrams import KneserNey, NGramLanguageClassifier, WittenBell
+from rivals import FastText, Lingua, Py3Langid, installed
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
@@ -30,8 +34,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn_charlstm import CharLMLanguageClassifier
 
 LSTM = "LSTM"
+LSTM_APART = "LSTM, no joint training"
 TEN = ("da", "nb", "sv", "nl", "de", "en", "fr", "es", "pt", "it")
 BLOCK = 100
+RUN = 20
 N_RESAMPLES = 200
 N_BINS = 10
 
@@ -45,12 +51,20 @@ class Task:
     codes: tuple[str, ...]
     lengths: tuple[int, ...]
     n_fragments: int
+    # Of training text for each class; None: all there is.
+    n_characters: int | None = None
 
 
 PAIRS = [("eng", "fra"), ("spa", "por_PT"), ("dan", "nob"), ("ces", "slk")]
 TASKS = [
-    *(Task("/".join(p), "udhr", p, (3, 5, 10, 20), 2000) for p in PAIRS),
+    *(Task("/".join(p), "udhr", p, (3, 5, 10, 20, 50, 200), 2000) for p in PAIRS),
+    Task("eng/eng", "udhr", ("eng", "eng"), (3, 5, 10, 20), 2000),
     Task("ten languages", "sentences", TEN, (5, 10, 20, 40), 300),
+    *(
+        Task(f"{'/'.join(pair)}, {n:,} characters", "sentences", pair, (5, 10), 2000, n)
+        for pair in [("en", "fr"), ("da", "nb")]
+        for n in (1_000, 3_000, 9_000, 30_000, 80_000)
+    ),
 ]
 QUICK = [Task("eng/fra", "udhr", PAIRS[0], (5, 20), 50)]
 
@@ -58,13 +72,16 @@ QUICK = [Task("eng/fra", "udhr", PAIRS[0], (5, 20), 50)]
 def read(data, task):
     """Return a training and a test text for each class: four fifths and one."""
     train, test = [], []
-    for code in task.codes:
+    for k, code in enumerate(task.codes):
         path = Path(data) / task.corpus / f"{code}.txt"
         text = path.read_text(encoding="utf-8").lower()
         # Of sentences the last ones, of the Declaration the last words.
         parts = text.splitlines() if task.corpus == "sentences" else text.split()
+        if task.codes.count(code) == 2:
+            # Against itself: runs of words go to one class and the other by turns.
+            parts = [word for i, word in enumerate(parts) if i // RUN % 2 == k]
         cut = len(parts) * 8 // 10
-        train.append(" ".join(" ".join(parts[:cut]).split()))
+        train.append(" ".join(" ".join(parts[:cut]).split())[: task.n_characters])
         test.append(" ".join(" ".join(parts[cut:]).split()))
     return train, test
 
@@ -97,13 +114,25 @@ def n_grams(vectorizer):
     return vectorizer(analyzer="char", ngram_range=(1, 5), lowercase=False)
 
 
-def classifiers(quick) -> dict[str, Callable]:
+def lstm(texts, seed, quick):
+    """Fit the classifier of this package, with default parameters."""
+    tiny = {"epochs": 2, "n_networks": 1, "hidden_size": 16, "discriminative_epochs": 2}
+    clf = CharLMLanguageClassifier(random_state=seed, **(tiny if quick else {}))
+    # For `without_joint_training`; it changes nothing here.
+    clf.set_params(warm_start=True)
+    return clf.fit(texts, range(len(texts)))
+
+
+def without_joint_training(clf, texts):
+    """Return the same classifier as it was before the joint training."""
+    apart = copy.copy(clf).set_params(discriminative_epochs=0)
+    return apart.fit(texts, range(len(texts)))
+
+
+def classifiers(codes, quick) -> dict[str, Callable]:
     """Return functions from (training texts, lengths, seed) to fitted classifiers."""
-    tiny = {"epochs": 2, "hidden_size": 16} if quick else {}
     by_name = {
-        LSTM: lambda texts, lengths, seed: CharLMLanguageClassifier(
-            random_state=seed, **tiny
-        ).fit(texts, range(len(texts))),
+        LSTM: lambda texts, lengths, seed: lstm(texts, seed, quick),
         "naive Bayes": lambda texts, lengths, seed: of_fragments(
             make_pipeline(n_grams(CountVectorizer), MultinomialNB(alpha=0.1)),
             texts,
@@ -123,6 +152,16 @@ def classifiers(quick) -> dict[str, Callable]:
         by_name[name] = lambda texts, lengths, seed, smoothing=smoothing: (
             NGramLanguageClassifier(smoothing).fit(texts, range(len(texts)))
         )
+    if installed("fasttext"):
+        by_name["fastText"] = lambda texts, lengths, seed: of_fragments(
+            FastText(random_state=seed), texts, lengths, seed
+        )
+    # These two have read far more text, of other sources.
+    if len(set(codes)) == len(codes):
+        if installed("lingua"):
+            by_name["lingua"] = lambda texts, lengths, seed: Lingua(codes)
+        if installed("py3langid"):
+            by_name["py3langid"] = lambda texts, lengths, seed: Py3Langid(codes)
     return by_name
 
 
@@ -156,14 +195,18 @@ def run(task, seed, data, quick):
     """Train everything on one task with one seed; return a row per length."""
     train, test = read(data, task)
     fitted, seconds = {}, {}
-    for name, fit in classifiers(quick).items():
+    for name, fit in classifiers(task.codes, quick).items():
         start = time.perf_counter()
         fitted[name] = fit(train, task.lengths, seed)
         seconds[name] = time.perf_counter() - start
+    fitted[LSTM_APART] = without_joint_training(fitted[LSTM], train)
+    seconds[LSTM_APART] = np.nan
     rows = []
     for length in task.lengths:
         rng = np.random.default_rng([seed, length])
-        X, y, blocks = cut_fragments(test, length, task.n_fragments, rng)
+        # Long ones overlap so much that more of them say nothing new.
+        n_fragments = task.n_fragments // (1 if length <= 20 else 4)
+        X, y, blocks = cut_fragments(test, length, n_fragments, rng)
         log_probas = [clf.predict_log_proba(X) for clf in fitted.values()]
         scores = [score(y, log_proba) for log_proba in log_probas]
         # The same draws for every seed: all seeds share the test text, and a mean
@@ -224,7 +267,8 @@ def summary(rows):
         for column in ("log loss", "calibration error", "bits per character"):
             mean = np.mean([row[column] for row in group])
             entry[column] = "" if np.isnan(mean) else f"{mean:.3f}"
-        entry["fit seconds"] = f"{np.median([row['fit seconds'] for row in group]):.1f}"
+        seconds = np.median([row["fit seconds"] for row in group])
+        entry["fit seconds"] = "" if np.isnan(seconds) else f"{seconds:.1f}"
         table.append(entry)
     return table
 
@@ -252,6 +296,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", required=True, help="folder of the texts")
     parser.add_argument("--out", required=True, help="folder for the results")
+    parser.add_argument("--name", default="accuracy", help="of the files of results")
     parser.add_argument("--tasks", nargs="*", help="names of the tasks; default: all")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--n-jobs", type=int, default=2)
@@ -268,8 +313,8 @@ def main():
     table = summary([row for rows in results for row in rows])
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    write(table, out / "accuracy.csv")
-    write(side_by_side(table), out / "accuracy_side_by_side.csv")
+    write(table, out / f"{args.name}.csv")
+    write(side_by_side(table), out / f"{args.name}_side_by_side.csv")
     for entry in table:
         print("  ".join(f"{value!s:>14}" for value in entry.values()))
 

@@ -1,0 +1,114 @@
+"""Classifiers of other packages, for the comparison of accuracy.
+
+They are compared where they are installed:
+
+    pip install fasttext-wheel lingua-language-detector py3langid
+"""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+import importlib.util
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+# ISO 639-1 codes of the texts of the Universal Declaration.
+ISO_639_1 = {
+    "eng": "en",
+    "fra": "fr",
+    "spa": "es",
+    "por_PT": "pt",
+    "dan": "da",
+    "nob": "nb",
+    "ces": "cs",
+    "slk": "sk",
+}
+# A class of probability 0 would have an infinite log loss, however rare the mistake.
+SMALLEST = 1e-6
+
+
+def installed(package):
+    """Return whether a package can be imported."""
+    return importlib.util.find_spec(package) is not None
+
+
+def _log(proba):
+    proba = np.clip(proba, SMALLEST, None)
+    return np.log(proba / proba.sum(axis=1, keepdims=True))
+
+
+class FastText(ClassifierMixin, BaseEstimator):
+    """Joulin et al., "Bag of tricks for efficient text classification", 2017.
+
+    Trained on the same text, with the character n-grams of its words.
+    """
+
+    def __init__(self, random_state=0):
+        self.random_state = random_state
+
+    def fit(self, X, y):
+        """Train on samples in random order: fastText does not shuffle."""
+        import fasttext
+
+        self.classes_ = np.unique(y)
+        order = np.random.default_rng(self.random_state).permutation(len(X))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "train.txt"
+            lines = [f"__label__{y[row]} {X[row]}\n" for row in order]
+            path.write_text("".join(lines), encoding="utf-8")
+            self.model_ = fasttext.train_supervised(
+                str(path), minn=1, maxn=5, dim=32, epoch=25, lr=0.5, thread=1, verbose=0
+            )
+        return self
+
+    def predict_log_proba(self, X):
+        """Return log p(class | text), of shape (n_samples, n_classes)."""
+        proba = np.zeros((len(X), len(self.classes_)))
+        for row, text in enumerate(X):
+            # The public `predict` does not work with NumPy 2.
+            for p, label in self.model_.f.predict(f"{text}\n", -1, 0.0, "strict"):
+                proba[row, int(label.removeprefix("__label__"))] = p
+        return _log(proba)
+
+
+class Lingua:
+    """lingua, which has seen far more text, restricted to the languages."""
+
+    def __init__(self, codes):
+        from lingua import IsoCode639_1, LanguageDetectorBuilder
+
+        self.codes = [ISO_639_1.get(code, code).upper() for code in codes]
+        iso = [getattr(IsoCode639_1, code) for code in self.codes]
+        self.detector = LanguageDetectorBuilder.from_iso_codes_639_1(*iso).build()
+
+    def predict_log_proba(self, X):
+        """Return log p(class | text), of shape (n_samples, n_classes)."""
+        proba = np.zeros((len(X), len(self.codes)))
+        for row, text in enumerate(X):
+            for value in self.detector.compute_language_confidence_values(text):
+                code = value.language.iso_code_639_1.name
+                proba[row, self.codes.index(code)] = value.value
+        return _log(proba)
+
+
+class Py3Langid:
+    """py3langid, which has seen far more text, restricted to the languages."""
+
+    def __init__(self, codes):
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+        self.codes = [ISO_639_1.get(code, code) for code in codes]
+        self.identifier = LanguageIdentifier.from_model_file(
+            MODEL_FILE, norm_probs=True
+        )
+        self.identifier.set_languages(self.codes)
+
+    def predict_log_proba(self, X):
+        """Return log p(class | text), of shape (n_samples, n_classes)."""
+        proba = np.zeros((len(X), len(self.codes)))
+        for row, text in enumerate(X):
+            for code, p in self.identifier.rank(text):
+                proba[row, self.codes.index(code)] = p
+        return _log(proba)
