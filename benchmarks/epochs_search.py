@@ -3,7 +3,8 @@
     python benchmarks/epochs_search.py
 
 Prints the time of a search over 5, 10 and 20 epochs in units of one over 20 alone, all
-of them in turn in one run, medians of several.
+of them in turn in one run, medians of several. Without joint training, which each
+number of epochs has to have anew.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -23,7 +24,9 @@ EPOCHS = [5, 10, 20]
 def main():
     """Measure and print."""
     X, y = load_languages(["eng", "fra"], return_X_y=True)
-    clf = CharLMLanguageClassifier(hidden_size=64, random_state=0)
+    clf = CharLMLanguageClassifier(
+        hidden_size=64, discriminative_epochs=0, random_state=0
+    )
     settings = {"cv": 3, "refit": False, "scoring": "neg_log_loss"}
     searches = {
         "20 epochs alone": GridSearchCV(clf, {"epochs": [20]}, **settings),

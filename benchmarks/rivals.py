@@ -99,7 +99,9 @@ class Py3Langid:
     def __init__(self, codes):
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-        self.codes = [ISO_639_1.get(code, code) for code in codes]
+        # It knows Norwegian, mostly Bokmål, as one language.
+        norwegian = {"nob": "no", "nb": "no"}
+        self.codes = [norwegian.get(code, ISO_639_1.get(code, code)) for code in codes]
         self.identifier = LanguageIdentifier.from_model_file(
             MODEL_FILE, norm_probs=True
         )

@@ -25,7 +25,7 @@ def shown(character):
     return {" ": "␣"}.get(character, character)
 
 
-def draw_windows(text="the hat is on the chair", maxlen=8, offsets=(5, 2)):
+def draw_windows(text="the hat is on the chair", cuts=((3, 4), (2, 8))):
     """Draw how a text is cut in two epochs, and what one window becomes."""
     figure, axes = plt.subplots(figsize=(8, 2.6), layout="constrained")
     axes.set(xlim=(-4.2, len(text) + 0.2), ylim=(-6.9, 2.1), aspect="equal")
@@ -35,19 +35,19 @@ def draw_windows(text="the hat is on the chair", maxlen=8, offsets=(5, 2)):
         axes.add_patch(plt.Rectangle((x, y), 1, 1, facecolor=color, edgecolor="white"))
         axes.text(x + 0.5, y + 0.46, label, ha="center", va="center", fontsize=size)
 
-    for epoch, first in enumerate(offsets):
+    for epoch, (first, length) in enumerate(cuts):
         y = 1 - 1.6 * epoch
         axes.text(-0.4, y + 0.46, f"epoch {epoch + 1}", ha="right", va="center")
         window = 0
         for position, character in enumerate(text):
-            if position >= first and (position - first) % maxlen == 0:
+            if position >= first and (position - first) % length == 0:
                 window += 1
             cell(position, y, shown(character), SHADES[window % len(SHADES)])
 
-    start = offsets[1]
-    piece = text[start : start + maxlen]
+    start, length = cuts[1]
+    piece = text[start : start + length]
     y_input, y_target = -5.4, -3.2
-    for x in (start, start + maxlen):
+    for x in (start, start + length):
         axes.plot([x, x], [-0.75, -2.1], color=GREY, linewidth=0.8, linestyle=":")
     axes.text(-0.4, y_target + 0.46, "predict", ha="right", va="center")
     axes.text(-0.4, y_input + 0.46, "read", ha="right", va="center")
@@ -71,7 +71,7 @@ def draw_windows(text="the hat is on the chair", maxlen=8, offsets=(5, 2)):
                 xytext=(x - 0.45, -3.8),
                 arrowprops={"arrowstyle": "->", "color": BLUE, "linewidth": 1.6},
             )
-    axes.text(start + maxlen + 0.3, -3.8, "LSTM", color=BLUE, va="center")
+    axes.text(start + length + 0.3, -3.8, "LSTM", color=BLUE, va="center")
     axes.text(
         start,
         y_input - 1.1,

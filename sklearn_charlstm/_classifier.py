@@ -71,7 +71,8 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         Passes after that in which the models are trained together to tell the classes
         apart, and to stay models of their texts. 0 leaves them as they were fitted,
         each to the texts of its class. 'auto': 30, and fewer where there is more text:
-        as many as read half a million characters, and at least one.
+        as many as score 700,000 characters, each by up to four models, and at least
+        one.
     n_networks : int, default=3
         LSTM networks in each language model, trained from other initial weights. The
         probability of a character is the mean of theirs.
@@ -545,7 +546,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         encoded = self.vocabulary_.encode(sequences)
         epochs = self.discriminative_epochs
         if epochs == "auto":
-            epochs = auto_epochs(encoded)
+            epochs = auto_epochs(len(encoded.ids), len(self.classes_))
         if not epochs:
             return
         models = self.language_models_

@@ -37,18 +37,18 @@ MAX_GROUP = 4
 # keeps the models models of their language.
 LIKELIHOOD_SHARE = 0.5
 
-# Characters that are read in all where the number of epochs is left to us.
-AUTO_TOKENS = 500_000
+# Tokens times the models that score them, where the number of epochs is left to us.
+AUTO_SCORED_TOKENS = 700_000
 MAX_AUTO_EPOCHS = 30
 
 # The models are good already, and the optimizer starts anew.
 LEARNING_RATE_SHARE = 0.3
 
 
-def auto_epochs(encoded: EncodedTexts) -> int:
+def auto_epochs(n_tokens: int, n_classes: int) -> int:
     """Return how many epochs of joint training are worth their time."""
-    n_tokens = max(len(encoded.ids), 1)
-    return min(max(AUTO_TOKENS // n_tokens, 1), MAX_AUTO_EPOCHS)
+    scored_in_epoch = n_tokens * min(n_classes, MAX_GROUP)
+    return min(max(AUTO_SCORED_TOKENS // scored_in_epoch, 1), MAX_AUTO_EPOCHS)
 
 
 @dataclass(frozen=True)

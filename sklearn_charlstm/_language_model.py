@@ -163,9 +163,9 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
     Examples
     --------
     >>> from sklearn_charlstm import CharLSTMLanguageModel
-    >>> model = CharLSTMLanguageModel(epochs=20, random_state=0)
+    >>> model = CharLSTMLanguageModel(random_state=0)
     >>> model.fit(["she sells sea shells on the sea shore. " * 10])
-    CharLSTMLanguageModel(epochs=20, random_state=0)
+    CharLSTMLanguageModel(random_state=0)
     >>> likely, unlikely = model.score_samples(["sea shells", "xqzj vwkpy"])
     >>> bool(likely > unlikely)
     True

@@ -171,9 +171,9 @@ def test_zero_epochs_leave_the_models_as_they_were(tiny, texts, labels):
 
 
 def test_more_text_needs_fewer_epochs():
-    vocabulary = Vocabulary(["ab"], "char", False)
-    for n, epochs in [(1, 30), (10_000, 30), (50_000, 10), (10**6, 1)]:
-        assert auto_epochs(vocabulary.encode(["a" * n])) == epochs
+    for n_tokens, epochs in [(1, 30), (10_000, 30), (50_000, 7), (10**6, 1)]:
+        assert auto_epochs(n_tokens, n_classes=2) == epochs
+    assert auto_epochs(50_000, n_classes=4) == auto_epochs(50_000, n_classes=99) == 3
 
 
 def test_warm_start_in_steps_is_one_fit(tiny, texts, labels):
