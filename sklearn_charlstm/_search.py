@@ -104,12 +104,19 @@ class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
     --------
     sklearn.model_selection.GridSearchCV : Trains for each value from the start.
 
+    Notes
+    -----
+    What `fit` does after the epochs it does anew for every value: the joint training of
+    :class:`CharLMLanguageClassifier`, ``discriminative_epochs=0`` to leave it out.
+
     Examples
     --------
     >>> from sklearn_charlstm import CharLMLanguageClassifier, WarmStartGridSearchCV
     >>> texts = ["the cat and the dog ", "le chat et le chien "] * 10
     >>> labels = ["eng", "fra"] * 10
-    >>> clf = CharLMLanguageClassifier(hidden_size=16, random_state=0)
+    >>> clf = CharLMLanguageClassifier(
+    ...     n_networks=1, hidden_size=16, discriminative_epochs=0, random_state=0
+    ... )
     >>> grid = {"maxlen": [4, 8], "epochs": [1, 20]}
     >>> search = WarmStartGridSearchCV(clf, grid, scoring="neg_log_loss")
     >>> search = search.fit(texts, labels)

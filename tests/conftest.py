@@ -38,3 +38,9 @@ def udhr_folder():
     if not folder.is_dir():
         pytest.skip("the Universal Declaration is not beside the checkout")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _short_joint_training(monkeypatch):
+    # For discriminative_epochs="auto"; thirty epochs would take most of the time.
+    monkeypatch.setattr("sklearn_charlstm._discriminative.MAX_AUTO_EPOCHS", 2)

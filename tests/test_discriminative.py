@@ -170,7 +170,8 @@ def test_zero_epochs_leave_the_models_as_they_were(tiny, texts, labels):
     assert_equal_weights(weights_of(both), weights_of(apart))
 
 
-def test_more_text_needs_fewer_epochs():
+def test_more_text_needs_fewer_epochs(monkeypatch):
+    monkeypatch.undo()
     for n_tokens, epochs in [(1, 30), (10_000, 30), (50_000, 7), (10**6, 1)]:
         assert auto_epochs(n_tokens, n_classes=2) == epochs
     assert auto_epochs(50_000, n_classes=4) == auto_epochs(50_000, n_classes=99) == 3

@@ -35,7 +35,7 @@ def assert_same_results(search, expected):
 
 @pytest.mark.parametrize("n_jobs", [None, 2])
 def test_same_numbers_as_grid_search(tiny, texts, labels, n_jobs):
-    clf = CharLMLanguageClassifier(**tiny)
+    clf = CharLMLanguageClassifier(**tiny, discriminative_epochs=1)
     settings = {"cv": 2, "scoring": "neg_log_loss", "return_train_score": True}
     search = WarmStartGridSearchCV(clf, GRID, n_jobs=n_jobs, **settings)
     search.fit(texts, labels)
@@ -57,7 +57,9 @@ def test_same_numbers_with_early_stopping(tiny, random_state):
     letters = np.random.default_rng(random_state).choice([*"abcdef"], size=(12, 9))
     texts, labels = ["".join(row) for row in letters], [0, 1] * 6
     tiny.update(random_state=random_state, early_stopping=True, n_iter_no_change=1)
-    clf = CharLMLanguageClassifier(**tiny, lr=0.05, validation_fraction=0.3)
+    clf = CharLMLanguageClassifier(
+        **tiny, discriminative_epochs=1, lr=0.05, validation_fraction=0.3
+    )
     grid = {"epochs": [1, 3, 30]}
     settings = {"cv": 2, "scoring": "neg_log_loss"}
     assert_same_results(
@@ -78,7 +80,7 @@ def test_every_epoch_is_trained_once(tiny, texts, labels, monkeypatch):
         return train(self, *args, epochs=epochs, **kwargs)
 
     monkeypatch.setattr(CharLSTMLanguageModel, "_train", watch)
-    clf = CharLMLanguageClassifier(**tiny)
+    clf = CharLMLanguageClassifier(**tiny, discriminative_epochs=1)
     WarmStartGridSearchCV(clf, GRID, cv=2, refit=False).fit(texts, labels)
     # Two classes, two folds, two maxlen: four epochs each, not seven.
     assert sum(trained) == 2 * 2 * 2 * 4
@@ -92,7 +94,7 @@ def test_several_grids_over_a_pipeline(tiny, texts, labels):
     pipeline = Pipeline(
         [
             ("lower", FunctionTransformer(_lower)),
-            ("clf", CharLMLanguageClassifier(**tiny)),
+            ("clf", CharLMLanguageClassifier(**tiny, discriminative_epochs=1)),
         ]
     )
     grids = [
@@ -117,7 +119,7 @@ def test_density_estimator_without_labels(tiny, texts):
 
 
 def test_weights_are_split_with_the_texts(tiny, texts, labels):
-    clf = CharLMLanguageClassifier(**tiny)
+    clf = CharLMLanguageClassifier(**tiny, discriminative_epochs=1)
     weights = np.linspace(0, 2, len(texts))
     settings = {"cv": 2, "scoring": "neg_log_loss"}
     grid = {"epochs": [1, 2]}
@@ -138,7 +140,7 @@ def test_another_estimator_that_starts_warm():
 
 
 def test_a_candidate_that_fails(tiny, texts, labels):
-    clf = CharLMLanguageClassifier(**tiny)
+    clf = CharLMLanguageClassifier(**tiny, discriminative_epochs=1)
     grid = {"epochs": [1, 2], "lr": [0.01, -1.0]}
     search = WarmStartGridSearchCV(clf, grid, cv=2)
     with pytest.warns(Warning, match="fits failed|non-finite"):
@@ -153,7 +155,7 @@ def test_a_candidate_that_fails(tiny, texts, labels):
 
 
 def test_a_grid_without_the_parameter(tiny, texts, labels):
-    clf = CharLMLanguageClassifier(**tiny)
+    clf = CharLMLanguageClassifier(**tiny, discriminative_epochs=1)
     search = WarmStartGridSearchCV(clf, {"maxlen": [2, 4]}, cv=2)
     with pytest.raises(
         ValueError, match=r"without warm_start_param='epochs': \{'maxlen"
@@ -165,7 +167,7 @@ def test_a_grid_without_the_parameter(tiny, texts, labels):
 
 
 def test_only_the_values_that_fail_fail(tiny, texts, labels):
-    clf = CharLMLanguageClassifier(**tiny)
+    clf = CharLMLanguageClassifier(**tiny, discriminative_epochs=1)
     grids = [{"epochs": [1, 0, 2.5, 2]}, {"epochs": [1], "lr": [-1.0]}]
     settings = {"cv": 2, "scoring": "neg_log_loss"}
     with pytest.warns(Warning, match="fits failed|non-finite"):
@@ -177,7 +179,7 @@ def test_only_the_values_that_fail_fail(tiny, texts, labels):
 
 
 def test_several_scores_and_values_of_any_kind(tiny, texts, labels):
-    clf = CharLMLanguageClassifier(**tiny)
+    clf = CharLMLanguageClassifier(**tiny, discriminative_epochs=1)
     grid = {
         "epochs": [2, 1, 2],
         "class_prior": [None, np.array([0.3, 0.7])],
@@ -199,7 +201,10 @@ def test_several_scores_and_values_of_any_kind(tiny, texts, labels):
 @pytest.mark.parametrize("routing", [False, True])
 def test_weights_and_groups_reach_who_wants_them(tiny, texts, labels, routing):
     with sklearn.config_context(enable_metadata_routing=routing):
-        clf, scoring = CharLMLanguageClassifier(**tiny), get_scorer("neg_log_loss")
+        clf, scoring = (
+            CharLMLanguageClassifier(**tiny, discriminative_epochs=1),
+            get_scorer("neg_log_loss"),
+        )
         cv = GroupKFold(2)
         if routing:
             clf.set_fit_request(sample_weight="w")
