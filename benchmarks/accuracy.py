@@ -35,7 +35,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn_charlstm import CharLMLanguageClassifier
 
 LSTM = "LSTM"
-LSTM_APART = "LSTM, no joint training"
+LSTM_APART = "LSTM apart"
 TEN = ("da", "nb", "sv", "nl", "de", "en", "fr", "es", "pt", "it")
 BLOCK = 100
 RUN = 20
@@ -284,7 +284,7 @@ def side_by_side(table):
     rows = {}
     for entry in table:
         row = rows.setdefault((entry["task"], entry["characters"]), {})
-        row |= {"task": entry["task"], "characters": entry["characters"]}
+        row |= {"task": entry["task"], "length": entry["characters"]}
         row[entry["classifier"]] = f"{float(entry['AUC or accuracy']):.3f}"
     return list(rows.values())
 
