@@ -84,6 +84,23 @@ def test_cuts_move_from_epoch_to_epoch():
     assert len(first) == len(vocabulary)
 
 
+def test_windows_are_of_another_length_in_every_epoch():
+    _, _, batches = make(["abcdefghij" * 100], boundaries=False, maxlen=16)
+    lengths_of_epochs = []
+    for _ in range(30):
+        lengths = [len(window) for _, window in windows_of(batches)]
+        # All alike but the first and the last one of the text.
+        usual = max(lengths)
+        assert np.count_nonzero(np.array(lengths) < usual) <= 2
+        lengths_of_epochs.append(usual)
+    assert min(lengths_of_epochs) == 3
+    assert 15 <= max(lengths_of_epochs) <= 16
+    # As often up to the middle on the logarithmic scale, 7, as beyond.
+    assert np.median(lengths_of_epochs) == pytest.approx(7, abs=1)
+    # A single epoch is not one of the shortest.
+    assert lengths_of_epochs[0] > 6
+
+
 def test_number_of_batches_is_constant_and_sizes_are_even():
     _, _, batches = make(["abcdefghij" * 9, "klm"], boundaries=False, batch_size=5)
     for _ in range(10):
