@@ -25,7 +25,7 @@ def main():
     """Measure and print."""
     X, y = load_languages(["eng", "fra"], return_X_y=True)
     clf = CharLMLanguageClassifier(
-        hidden_size=64, discriminative_epochs=0, random_state=0
+        n_networks=1, hidden_size=64, discriminative_epochs=0, random_state=0
     )
     settings = {"cv": 3, "refit": False, "scoring": "neg_log_loss"}
     searches = {
