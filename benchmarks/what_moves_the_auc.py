@@ -24,7 +24,7 @@ from sklearn_charlstm import CharLMLanguageClassifier
 N_FRAGMENTS = 2000
 LENGTHS = (5, 10)
 SEEDS = (0, 1, 2)
-# One network, and no joint training: what is measured here is the same with them.
+# One network for each language, trained apart, as in the experiment.
 DEFAULT = CharLMLanguageClassifier(n_networks=1, discriminative_epochs=0)
 # The value of the tutorial is among them where it has one; the default always is.
 ONE_AT_A_TIME = {

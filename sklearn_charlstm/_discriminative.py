@@ -16,13 +16,13 @@ from skorch.utils import to_tensor
 from torch import nn
 from torch.nn import functional as F
 
-from sklearn_charlstm._device import one_thread, reseed, seeded
+from sklearn_charlstm._device import one_thread, seeded
 from sklearn_charlstm._module import CharLSTM, Weights
 from sklearn_charlstm._training import (
     MAX_GRADIENT_NORM,
     BatchesNet,
+    EpochReport,
     RunningAverage,
-    check_finite,
 )
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 from sklearn_charlstm._windows import IGNORE, WindowBatches
@@ -149,12 +149,19 @@ class _JointBatches:
     """
 
     def __init__(
-        self, texts: LabelledTexts, vocabulary: Vocabulary, seed: int, **sizes: int
+        self,
+        texts: LabelledTexts,
+        vocabulary: Vocabulary,
+        *,
+        maxlen: int,
+        batch_size: int,
+        seed: int,
     ) -> None:
         self.texts = texts
         self.vocabulary = vocabulary
+        self.maxlen = maxlen
+        self.batch_size = batch_size
         self.seed = seed
-        self.sizes = sizes
         self.similarity = class_similarity(texts)
         self.epoch = 0
 
@@ -168,8 +175,8 @@ class _JointBatches:
                 texts.encoded,
                 texts.weights,
                 self.vocabulary,
-                maxlen=self.sizes["maxlen"],
-                batch_size=self.sizes["batch_size"] * len(group),
+                maxlen=self.maxlen,
+                batch_size=self.batch_size * len(group),
                 seed=self.seed,
                 epoch=self.epoch,
             )
@@ -256,35 +263,16 @@ class _Averaging(Callback):
             self.running_[k].update()
 
 
-class _EpochReport(Callback):
-    """Keep the cross-entropy of the classes in each epoch."""
+class _CrossEntropyReport(EpochReport):
+    """The loss is the cross-entropy of the classes, each of the same weight."""
 
-    def __init__(
-        self, report: Callable[[int, float], None] | None, batches: _JointBatches
-    ) -> None:
-        self.report = report
-        self.batches = batches
-
-    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        reseed(net.device, self.batches.seed, self.batches.epoch)
-        self.sum_ = torch.zeros((), device=net.device)
-        self.n_targets_ = 0
-
-    def on_batch_end(
-        self, net: NeuralNet, batch: Any, y_pred: Any, **kwargs: Any
-    ) -> None:
-        windows, (labels, _) = to_tensor(batch, device=net.device)
-        is_target = windows["targets"] != IGNORE
-        with torch.no_grad():
-            self.sum_ += _cross_entropy(y_pred, labels, is_target).sum()
-        self.n_targets_ += int(np.count_nonzero(batch[0]["targets"] != IGNORE))
-
-    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        loss = float(self.sum_) / self.n_targets_
-        check_finite(loss, self.batches.epoch, "all language models together")
-        net.history.record("train_loss", loss)
-        if self.report is not None:
-            self.report(self.batches.epoch, loss)
+    def weighted_loss(
+        self, net: NeuralNet, batch: Any, y_pred: Any
+    ) -> tuple[torch.Tensor, int]:
+        windows, (labels, weights) = to_tensor(batch, device=net.device)
+        losses = _cross_entropy(y_pred, labels, windows["targets"] != IGNORE)
+        n_targets = int(np.count_nonzero(batch[0]["targets"] != IGNORE))
+        return (losses * weights[:, None]).sum(), n_targets
 
 
 def train_jointly(
@@ -342,7 +330,7 @@ def train_jointly(
        ICASSP 1986.
     """
     batches = _JointBatches(
-        texts, vocabulary, seed, maxlen=maxlen, batch_size=batch_size
+        texts, vocabulary, maxlen=maxlen, batch_size=batch_size, seed=seed
     )
     averaging = _Averaging()
     with one_thread(), seeded(device, seed):
@@ -360,7 +348,12 @@ def train_jointly(
             lr=LEARNING_RATE_SHARE * lr,
             device=device,
             callbacks=[
-                ("epoch_report", _EpochReport(report, batches)),
+                (
+                    "epoch_report",
+                    _CrossEntropyReport(
+                        "all language models together", report, batches
+                    ),
+                ),
                 ("gradient_norm_clipping", GradientNormClipping(MAX_GRADIENT_NORM)),
                 ("averaging", averaging),
             ],

@@ -24,9 +24,9 @@ __all__ = [
     "MAX_GRADIENT_NORM",
     "BatchesNet",
     "EarlyStopping",
+    "EpochReport",
     "RunningAverage",
     "TrainingState",
-    "check_finite",
     "initial_state",
     "train",
 ]
@@ -179,18 +179,23 @@ class _Averaging(Callback):
         self.running_.update()
 
 
-class _EpochReport(Callback):
-    """Keep the negative log-likelihood per target of each epoch and pass it on.
+class EpochReport(Callback):
+    """Seed each epoch, keep its loss per target and pass it on.
 
     skorch's own `train_loss` weights the batches by windows, which is not exact
-    where they are padded.
+    where they are padded. A subclass says what the loss is.
+
+    Parameters
+    ----------
+    name : str
+        What is trained, for messages.
+    report : callable or None
+        Called with the number of the epoch, from 1, and its loss.
+    batches : iterable with the attributes `seed` and `epoch`
     """
 
     def __init__(
-        self,
-        name: str,
-        report: Callable[[int, float], None] | None,
-        batches: WindowBatches,
+        self, name: str, report: Callable[[int, float], None] | None, batches: Any
     ) -> None:
         self.name = name
         self.report = report
@@ -203,37 +208,49 @@ class _EpochReport(Callback):
         self.sum_ = torch.zeros((), device=net.device)
         self.n_targets_ = 0
 
+    def weighted_loss(
+        self, net: NeuralNet, batch: Any, y_pred: Any
+    ) -> tuple[torch.Tensor, int]:
+        """Return the sum of a batch's losses and the number of its targets."""
+        raise NotImplementedError
+
     def on_batch_end(
         self, net: NeuralNet, batch: Any, y_pred: Any, **kwargs: Any
     ) -> None:
-        targets, weights = to_tensor(batch[1], device=net.device)
         with torch.no_grad():
-            log_probabilities = net.module_.log_probabilities(y_pred[0])
-            losses = F.nll_loss(
-                log_probabilities.flatten(0, 1),
-                targets.flatten(),
-                ignore_index=IGNORE,
-                reduction="none",
-            )
-            self.sum_ += _weighted_sum(losses, weights)
-        self.n_targets_ += int(np.count_nonzero(batch[1][0] != IGNORE))
+            loss, n_targets = self.weighted_loss(net, batch, y_pred)
+            self.sum_ += loss
+        self.n_targets_ += n_targets
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         loss = float(self.sum_) / self.n_targets_
         epoch = self.batches.epoch
-        check_finite(loss, epoch, self.name)
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"Training of {self.name} diverged: the loss is {loss} in epoch "
+                f"{epoch}; use a smaller `lr`."
+            )
         net.history.record("train_loss", loss)
         if self.report is not None:
             self.report(epoch, loss)
 
 
-def check_finite(loss: float, epoch: int, name: str) -> None:
-    """Raise ValueError where training diverged."""
-    if not math.isfinite(loss):
-        raise ValueError(
-            f"Training of {name} diverged: the loss is {loss} in epoch {epoch}; use a "
-            "smaller `lr`."
+class _LikelihoodReport(EpochReport):
+    """The loss is the negative log-likelihood."""
+
+    def weighted_loss(
+        self, net: NeuralNet, batch: Any, y_pred: Any
+    ) -> tuple[torch.Tensor, int]:
+        targets, weights = to_tensor(batch[1], device=net.device)
+        log_probabilities = net.module_.log_probabilities(y_pred[0])
+        losses = F.nll_loss(
+            log_probabilities.flatten(0, 1),
+            targets.flatten(),
+            ignore_index=IGNORE,
+            reduction="none",
         )
+        n_targets = int(np.count_nonzero(batch[1][0] != IGNORE))
+        return _weighted_sum(losses, weights), n_targets
 
 
 class _Interrupted(Exception):
@@ -440,7 +457,7 @@ def train(
     _check_net_params(net_params)
     averaging = _Averaging(state)
     callbacks = [
-        ("epoch_report", _EpochReport(name, report, batches)),
+        ("epoch_report", _LikelihoodReport(name, report, batches)),
         ("gradient_norm_clipping", GradientNormClipping(MAX_GRADIENT_NORM)),
         ("averaging", averaging),
     ]

@@ -44,7 +44,7 @@ def test_every_class_has_the_same_weight():
     )
     np.testing.assert_allclose(per_class, per_class[0])
     assert texts.weights[3] == pytest.approx(3 * texts.weights[2])
-    batches = _JointBatches(texts, vocabulary, 0, maxlen=4, batch_size=8)
+    batches = _JointBatches(texts, vocabulary, maxlen=4, batch_size=8, seed=0)
     totals = np.zeros(2)
     for windows, (labels, weights) in batches:
         n_targets = (windows["targets"] != IGNORE).sum(axis=1)
@@ -55,7 +55,7 @@ def test_every_class_has_the_same_weight():
 def test_windows_know_their_class_beside_empty_texts():
     texts = ["", "aaaa", "", "bbbbbbbb", "aaa", ""]
     vocabulary, texts = labelled(texts, [0, 0, 1, 1, 0, 1])
-    batches = _JointBatches(texts, vocabulary, 0, maxlen=3, batch_size=2)
+    batches = _JointBatches(texts, vocabulary, maxlen=3, batch_size=2, seed=0)
     for _ in range(3):
         for windows, (labels, _) in batches:
             assert windows["targets"][:, 0].tolist() == labels.tolist()
@@ -95,7 +95,7 @@ def test_groups_hold_every_class_once_beside_similar_ones(n_classes):
 def test_a_step_does_not_grow_with_the_classes():
     texts = [chr(97 + k) * 8 for k in range(20)]
     vocabulary, texts = labelled(texts, range(20))
-    batches = _JointBatches(texts, vocabulary, 0, maxlen=4, batch_size=3)
+    batches = _JointBatches(texts, vocabulary, maxlen=4, batch_size=3, seed=0)
     for windows, _ in batches:
         assert windows["group"].shape[1] <= _discriminative.MAX_GROUP
 
