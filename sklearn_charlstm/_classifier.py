@@ -82,7 +82,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         Length of the vector that stands for a character.
     num_layers : int, default=1
         LSTM layers.
-    dropout : float, default=0.3
+    dropout : float, default=0.2
         Share of units dropped at random in training, in [0, 1).
     batch_size : int, default=16
         Windows used for one update of the weights.
@@ -207,7 +207,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         hidden_size: int = 96,
         embedding_dim: int = 64,
         num_layers: int = 1,
-        dropout: float = 0.3,
+        dropout: float = 0.2,
         batch_size: int = 16,
         lr: float = 5e-3,
         weight_decay: float = 0.01,

@@ -35,14 +35,14 @@ MAX_GROUP = 4
 
 # What the negative log-likelihood counts beside the cross-entropy of the classes. It
 # keeps the models models of their language.
-LIKELIHOOD_SHARE = 0.5
+LIKELIHOOD_SHARE = 0.2
 
 # Tokens times the models that score them, where the number of epochs is left to us.
 AUTO_SCORED_TOKENS = 700_000
 MAX_AUTO_EPOCHS = 30
 
 # The models are good already, and the optimizer starts anew.
-LEARNING_RATE_SHARE = 0.3
+LEARNING_RATE_SHARE = 0.1
 
 
 def auto_epochs(n_tokens: int, n_classes: int) -> int:

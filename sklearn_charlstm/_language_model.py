@@ -49,6 +49,10 @@ _FIXED_AT_START = (
 )
 
 
+# More tokens than that speak for themselves; to count their n-grams takes memory.
+MAX_SMOOTHED = 500_000
+
+
 def check_no_early_stopping(early_stopping: bool) -> None:
     """Refuse early stopping in `partial_fit`, which has one pass to make."""
     if early_stopping:
@@ -80,7 +84,7 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         Length of the vector that stands for a character.
     num_layers : int, default=1
         LSTM layers.
-    dropout : float, default=0.3
+    dropout : float, default=0.2
         Share of units dropped at random in training, in [0, 1).
     batch_size : int, default=16
         Windows used for one update of the weights.
@@ -204,7 +208,7 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         hidden_size: int = 96,
         embedding_dim: int = 64,
         num_layers: int = 1,
-        dropout: float = 0.3,
+        dropout: float = 0.2,
         batch_size: int = 16,
         lr: float = 5e-3,
         weight_decay: float = 0.01,
@@ -334,6 +338,8 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
                     batch_size=self.batch_size,
                     seed=self._seed,
                     epoch=self.n_iter_,
+                    # The texts of one call may be too few to count anything.
+                    smoothing=not one_pass and len(encoded.ids) <= MAX_SMOOTHED,
                 ),
                 self._module_params,
                 epochs=epochs,

@@ -120,12 +120,18 @@ class EarlyStopping:
 
 
 class _BinaryCrossEntropy(nn.Module):
-    """One yes-or-no question per token, summed over the tokens; 0 where left out."""
+    """One yes-or-no question per token, summed over the tokens.
+
+    As of torch's cross-entropy the targets are ids or probabilities.
+    """
 
     def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        wanted = F.one_hot(targets.clamp(min=0), logits.shape[-1]).to(logits.dtype)
-        loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-        return loss.sum(dim=-1) * (targets != IGNORE)
+        if not targets.is_floating_point():
+            targets = F.one_hot(targets.clamp(min=0), logits.shape[-1])
+        losses = F.binary_cross_entropy_with_logits(
+            logits, targets.to(logits.dtype), reduction="none"
+        )
+        return losses.sum(dim=-1)
 
 
 class RunningAverage:
@@ -241,7 +247,7 @@ class _LikelihoodReport(EpochReport):
     def weighted_loss(
         self, net: NeuralNet, batch: Any, y_pred: Any
     ) -> tuple[torch.Tensor, int]:
-        targets, weights = to_tensor(batch[1], device=net.device)
+        targets, weights = to_tensor(batch[1][:2], device=net.device)
         log_probabilities = net.module_.log_probabilities(y_pred[0])
         losses = F.nll_loss(
             log_probabilities.flatten(0, 1),
@@ -331,19 +337,20 @@ class BatchesNet(NeuralNet):
 
 
 class _LanguageModelNet(BatchesNet):
-    """Maximum likelihood of the targets."""
+    """Maximum likelihood of the targets, or of what is expected in their places."""
 
     def get_loss(
         self, y_pred: Any, y_true: Any, X: Any = None, training: bool = False
     ) -> torch.Tensor:
         logits, _ = y_pred
-        targets, weights = to_tensor(y_true, device=self.device)
+        targets, weights, *probabilities = to_tensor(y_true, device=self.device)
+        [wanted] = probabilities or [targets]
         # Each network by itself: they differ in their initial weights and in dropout.
-        expanded = targets.expand(len(logits), -1, -1)
-        losses = self.criterion_(logits.flatten(0, 2), expanded.flatten())
-        mean_losses = losses.view(len(logits), -1).mean(dim=0)
-        n_targets = (targets != IGNORE).sum().clamp(min=1)
-        return _weighted_sum(mean_losses, weights) / n_targets
+        expanded = wanted.expand(len(logits), *wanted.shape)
+        losses = self.criterion_(logits.flatten(0, 2), expanded.flatten(0, 2))
+        is_target = targets != IGNORE
+        mean_losses = losses.view(logits.shape[:3]).mean(dim=0) * is_target
+        return _weighted_sum(mean_losses, weights) / is_target.sum().clamp(min=1)
 
 
 def _check_net_params(net_params: dict[str, Any]) -> None:

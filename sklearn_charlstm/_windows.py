@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sklearn_charlstm._smoothing import ORDER, KneserNey
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
 __all__ = ["IGNORE", "WindowBatches"]
@@ -16,17 +17,15 @@ __all__ = ["IGNORE", "WindowBatches"]
 IGNORE = -100
 
 # The share of input tokens replaced by <unk>: its embedding is trained although every
-# token of the training texts is in the alphabet, and a network that cannot rely on any
-# single token is smoother (Xie et al., "Data noising as smoothing in neural network
-# language models", 2017).
-UNKNOWN_SHARE = 0.1
+# token of the training texts is in the alphabet.
+UNKNOWN_SHARE = 0.02
 
 # Windows of this length, if `maxlen` is no less, are the shortest. What follows one
 # or two tokens decides short texts, and is rarely seen in longer windows.
 SHORTEST_WINDOW = 3
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 
-_Batch = tuple[NDArray[np.int64], tuple[NDArray[np.int64], NDArray[np.float32]]]
+_Batch = tuple[NDArray[np.int64], tuple[NDArray[Any], ...]]
 
 
 class WindowBatches:
@@ -54,15 +53,19 @@ class WindowBatches:
         An epoch is drawn from the seed and its number, whatever came before.
     epoch : int
         Number of the first epoch.
+    smoothing : bool
+        Whether to say how likely each token is at every target.
 
     Yields
     ------
     inputs : ndarray of shape (n_windows, longest window), int64
-    targets, weights : tuple of ndarrays
+    targets, weights, probabilities : tuple of ndarrays
         Of the shape of `inputs`, int64, and of shape (n_windows,), float32. The target
         at position t follows the inputs up to and including t. Padded targets, and
         unknown ones, whose probability is fixed, are `IGNORE`. The mean weight of a
-        target is one in each epoch.
+        target is one in each epoch. With `smoothing`, the Kneser-Ney estimates given
+        what the window shows of the history, of the shape of `inputs` and n_outputs,
+        float32; where it shows more than they use, the token itself counts half.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class WindowBatches:
         batch_size: int,
         seed: int,
         epoch: int = 0,
+        smoothing: bool = False,
     ) -> None:
         ids, lengths = encoded
         self.ids = ids
@@ -91,19 +95,37 @@ class WindowBatches:
         self.epoch = epoch
         expected_windows = np.ceil(self.lengths / maxlen).sum()
         self.n_batches = max(1, round(expected_windows / batch_size))
+        self.estimates = KneserNey(encoded, weights, vocabulary) if smoothing else None
 
     def __len__(self) -> int:
         return self.n_batches
 
     def __iter__(self) -> Iterator[_Batch]:
-        for inputs, targets, text in self.with_texts():
-            yield inputs, (targets, self.weights[text])
+        for inputs, targets, text, places in self._windows():
+            y = (targets, self.weights[text])
+            if self.estimates is not None:
+                steps = np.arange(inputs.shape[1])
+                # A window that begins in the middle of a text does not know <bos>.
+                knows_bos = inputs[:, :1] == self.vocabulary.bos
+                n_before = steps + knows_bos
+                probabilities = self.estimates.distributions(places, n_before)
+                # What a longer history says only the token itself can tell.
+                longer = (n_before >= ORDER) & (targets != IGNORE)
+                probabilities[longer] /= 2
+                probabilities[*np.nonzero(longer), targets[longer]] += 0.5
+                y += (probabilities,)
+            yield inputs, y
 
     def with_texts(self) -> Iterator[tuple[NDArray[np.int64], ...]]:
         """Yield the inputs, the targets and the number of the text of every window.
 
         Texts without a token are not counted.
         """
+        for inputs, targets, text, _ in self._windows():
+            yield inputs, targets, text
+
+    def _windows(self) -> Iterator[tuple[NDArray[np.int64], ...]]:
+        """Yield that and the places of the targets in the ids of all texts."""
         rng = np.random.default_rng([self.seed, self.epoch])
         text, begin, end = self._cut(self._window_length(), rng)
         self.epoch += 1
@@ -111,10 +133,10 @@ class WindowBatches:
         starts = text_start[text] + begin
         order = rng.permutation(len(text))
         for rows in np.array_split(order, self.n_batches):
-            inputs, targets = self._batch(
+            inputs, targets, places = self._batch(
                 starts[rows], (end - begin)[rows], (begin == 0)[rows], rng
             )
-            yield inputs, targets, text[rows]
+            yield inputs, targets, text[rows], places
 
     def _window_length(self) -> int:
         # Multiples of the golden ratio, less their integers, are spread evenly over
@@ -148,11 +170,12 @@ class WindowBatches:
         lengths: NDArray[np.int64],
         begins_text: NDArray[np.bool_],
         rng: np.random.Generator,
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    ) -> tuple[NDArray[np.int64], ...]:
         steps = np.arange(lengths.max())
         inside = steps < lengths[:, None]
-        positions = np.where(inside, starts[:, None] + steps, 0)
-        ids = self.ids[positions].astype(np.int64)
+        # The padding repeats the last target: any place that there is.
+        places = starts[:, None] + np.minimum(steps, lengths[:, None] - 1)
+        ids = self.ids[places].astype(np.int64)
         is_target = inside & (ids != self.vocabulary.unknown)
         targets = np.where(is_target, ids, IGNORE)
         inputs = np.empty_like(targets)
@@ -162,4 +185,4 @@ class WindowBatches:
         history = ids[:, :-1]
         blanked = rng.random(history.shape, dtype=np.float32) < UNKNOWN_SHARE
         inputs[:, 1:] = np.where(blanked, self.vocabulary.unknown, history)
-        return inputs, targets
+        return inputs, targets, places

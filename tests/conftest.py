@@ -1,8 +1,10 @@
+import importlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 # A model that trains in a blink.
@@ -30,6 +32,12 @@ def texts():
 @pytest.fixture
 def labels():
     return np.array(["eng", "fra"] * 4)
+
+
+@pytest.fixture
+def ngrams(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("ngrams")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The benchmarks run; what they measure is in the documentation."""
 
 import csv
-import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +9,6 @@ import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-@pytest.fixture
-def ngrams(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("ngrams")
 
 
 @pytest.mark.parametrize("smoothing", ["WittenBell", "KneserNey"])

@@ -6,7 +6,8 @@ import torch
 from sklearn.exceptions import NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
 
-from sklearn_charlstm import CharLSTMLanguageModel
+from sklearn_charlstm import CharLSTMLanguageModel, _language_model
+from sklearn_charlstm._smoothing import KneserNey
 from sklearn_charlstm._vocabulary import UNKNOWN_MASS
 
 
@@ -81,6 +82,23 @@ def test_learns_a_pattern(tiny):
     model = CharLSTMLanguageModel(**tiny).fit(["abcd" * 50])
     assert model.bits_per_character(["abcd" * 10]) < 0.5
     assert model.bits_per_character(["dcba" * 10]) > 2
+
+
+@pytest.mark.parametrize("output", ["softmax", "sigmoid"])
+def test_smoothing_expects_pairs_that_were_never_seen(tiny, output, monkeypatch):
+    texts = [f"{first}{second}" for first in "vwxyz" for second in "abcde"]
+    texts.remove("xb")
+    tiny.update(epochs=200, hidden_size=32, dropout=0.0, output=output, lr=0.02)
+    smooth = CharLSTMLanguageModel(**tiny, boundaries=True).fit(texts)
+    vocabulary = smooth.vocabulary_
+    estimates = KneserNey(vocabulary.encode(texts), np.ones(24), vocabulary)
+    # The place after <bos> and the x of "xa", the eleventh text.
+    [row] = estimates.distributions(np.array([3 * 10 + 1]), np.array([2]))
+    [scores] = smooth.char_log_likelihood(["xb"])
+    assert scores[1] == pytest.approx(np.log(row[vocabulary["b"]]), abs=0.3)
+    monkeypatch.setattr(_language_model, "MAX_SMOOTHED", 0)
+    rough = CharLSTMLanguageModel(**tiny, boundaries=True).fit(texts)
+    assert rough.char_log_likelihood(["xb"])[0][1] < scores[1] - 0.4
 
 
 def test_boundaries_make_the_ends_evidence(tiny):

@@ -25,10 +25,13 @@ def run(
     n_networks=1,
     state=None,
     epoch=0,
+    smoothing=False,
+    alphabet=None,
+    boundaries=True,
     **settings,
 ):
     """Train a tiny model; return the state it ends in and the loss curve."""
-    vocabulary = Vocabulary(texts, "char", True)
+    vocabulary = Vocabulary(alphabet or texts, "char", boundaries)
     batches = WindowBatches(
         vocabulary.encode(texts),
         np.ones(len(texts)) if sample_weight is None else np.array(sample_weight),
@@ -37,6 +40,7 @@ def run(
         batch_size=batch_size,
         seed=seed,
         epoch=epoch,
+        smoothing=smoothing,
     )
     module_params = {
         "n_inputs": vocabulary.n_inputs,
@@ -179,14 +183,26 @@ def test_weight_two_is_the_gradient_of_the_text_given_twice(monkeypatch):
 
 
 def test_binary_cross_entropy_is_a_sum_over_tokens():
-    logits = torch.randn(4, 3)
-    targets = torch.tensor([2, IGNORE, 0, IGNORE])
+    logits = torch.randn(2, 3)
     wanted = torch.tensor([[0.0, 0, 1], [1, 0, 0]])
-    losses = _training._BinaryCrossEntropy()(logits, targets)
-    for row, answers in zip([0, 2], wanted, strict=True):
-        expected = F.binary_cross_entropy_with_logits(logits[row], answers) * 3
+    criterion = _training._BinaryCrossEntropy()
+    losses = criterion(logits, torch.tensor([2, 0]))
+    for row in range(2):
+        expected = F.binary_cross_entropy_with_logits(logits[row], wanted[row]) * 3
         torch.testing.assert_close(losses[row], expected)
-    assert losses[[1, 3]].tolist() == [0, 0]
+    torch.testing.assert_close(criterion(logits, wanted), losses)
+
+
+@pytest.mark.parametrize("smoothing", [True, False])
+@pytest.mark.parametrize("output", ["softmax", "sigmoid"])
+def test_what_is_left_out_is_not_learned_from(output, smoothing, monkeypatch):
+    monkeypatch.setattr("sklearn_charlstm._windows.UNKNOWN_SHARE", 0.0)
+    settings = {"output": output, "smoothing": smoothing, "epochs": 3}
+    settings |= {"alphabet": "abc", "boundaries": False, "dropout": 0.0}
+    one, _ = run(["abab", "b"], **settings)
+    other, _ = run(["abab??", "b"], **settings)
+    assert_equal_weights(one.weights, other.weights, rtol=1e-4, atol=1e-5)
+
 
 
 def test_same_seed_same_weights_whatever_the_state_and_threads_around_it():

@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from sklearn_charlstm._smoothing import ORDER, KneserNey
+from sklearn_charlstm._vocabulary import Vocabulary
+
+TEXT = "everyone has the right to recognition everywhere as a person before the law " * 3
+
+
+def estimates(texts, places, n_before, *, boundaries=False, weights=None, alphabet=()):
+    vocabulary = Vocabulary(alphabet or texts, "char", boundaries)
+    weights = np.ones(len(texts)) if weights is None else np.array(weights)
+    model = KneserNey(vocabulary.encode(texts), weights, vocabulary)
+    return vocabulary, model.distributions(np.array(places), np.array(n_before))
+
+
+def test_is_that_of_a_plain_implementation(ngrams):
+    reference = ngrams.KneserNey(TEXT, frozenset(TEXT), ORDER)
+    places, n_before = np.mgrid[ORDER : len(TEXT), : ORDER + 2]
+    vocabulary, probabilities = estimates([TEXT], places, n_before)
+    assert probabilities.shape == (*places.shape, len(vocabulary))
+    for place, n, row in zip(
+        places.ravel(),
+        n_before.ravel(),
+        probabilities.reshape(-1, len(vocabulary)),
+        strict=True,
+    ):
+        history = TEXT[place - min(n, ORDER - 1) : place]
+        expected = [reference.probability(c, history) for c in vocabulary]
+        np.testing.assert_allclose(row, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("boundaries", [True, False])
+def test_probabilities_sum_to_one(boundaries):
+    texts = ["abcab", "", "b", "xyabcx", "aaaa"]
+    vocabulary, probabilities = estimates(
+        texts,
+        np.arange(16),
+        np.zeros(16, dtype=int),
+        boundaries=boundaries,
+        weights=[1.0, 1.0, 0.25, 3.0, 1e-9],
+        # x, y and z are unknown: they are in histories, and have no probability here.
+        alphabet=["abc"],
+    )
+    assert probabilities.shape == (16, 3 + boundaries)
+    assert (probabilities > 0).all()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_histories_end_where_texts_begin():
+    vocabulary, [first, second] = estimates(["ab", "cd", "cd"], [2, 3], [0, 1])
+    # Nothing is known before c but the frequencies; after c there was only d.
+    assert first[vocabulary["c"]] == pytest.approx(first[vocabulary["d"]])
+    assert second.argmax() == vocabulary["d"]
+
+
+def test_the_beginning_of_a_text_is_a_history():
+    texts = ["ab", "ac", "ad", "ae"]
+    vocabulary, [known, unknown] = estimates(texts, [0, 0], [1, 0], boundaries=True)
+    assert known[vocabulary["a"]] > 0.8
+    assert unknown[vocabulary["a"]] < 0.5
+    _, [end] = estimates(texts, [2], [2], boundaries=True)
+    assert end.argmax() == vocabulary.eos
+
+
+def test_weights_are_counts_and_discounts_go_by_numbers():
+    # Of too few n-grams to estimate it from, the discount is a half.
+    vocabulary, [row] = estimates(["ab", "ac"], [1], [1], weights=[3.0, 1.0])
+    shorter = 0.5 * np.array([0, 3 / 4, 1 / 4]) + 0.5 / 3
+    expected = 0.5 * np.array([0, 3 / 4, 1 / 4]) + 0.5 * shorter
+    np.testing.assert_allclose(row[[vocabulary[c] for c in "abc"]], expected, rtol=1e-6)
