@@ -3,8 +3,8 @@
     python benchmarks/epochs_search.py
 
 Prints the time of a search over 5, 10 and 20 epochs in units of one over 20 alone, all
-of them in turn in one run, medians of several. Without joint training, which each
-number of epochs has to have anew.
+of them in turn in one run, medians of several. Without joint training and calibration,
+which each number of epochs has to have anew.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -25,7 +25,11 @@ def main():
     """Measure and print."""
     X, y = load_languages(["eng", "fra"], return_X_y=True)
     clf = CharLMLanguageClassifier(
-        n_networks=1, hidden_size=64, discriminative_epochs=0, random_state=0
+        n_networks=1,
+        hidden_size=64,
+        discriminative_epochs=0,
+        calibration_folds=0,
+        random_state=0,
     )
     settings = {"cv": 3, "refit": False, "scoring": "neg_log_loss"}
     searches = {

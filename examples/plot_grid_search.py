@@ -63,7 +63,9 @@ def fragment_auc(classifier, X, y):
 
 # One network, and none of the joint training, which would follow after every number of
 # epochs: enough to compare.
-clf = CharLMLanguageClassifier(n_networks=1, discriminative_epochs=0, random_state=0)
+clf = CharLMLanguageClassifier(
+    n_networks=1, discriminative_epochs=0, calibration_folds=0, random_state=0
+)
 param_grid = {"maxlen": [4, 8, 16, 32], "epochs": [5, 10, 20, 30]}
 search = WarmStartGridSearchCV(
     clf,

@@ -15,7 +15,8 @@ __all__ = ["BayesRuleMixin"]
 class BayesRuleMixin(ClassifierMixin):
     """The predictions of a classifier with a likelihood for each class.
 
-    A subclass has `classes_`, `class_log_prior_` and `log_likelihood`.
+    A subclass has `classes_`, `class_log_prior_`, `log_likelihood` and
+    `_evidence_weight`.
     """
 
     classes_: NDArray[Any]
@@ -24,6 +25,17 @@ class BayesRuleMixin(ClassifierMixin):
     def log_likelihood(self, X: Collection[Any]) -> NDArray[np.float64]:
         """Compute log p(text | class), of shape (n_samples, n_classes), in nats."""
         raise NotImplementedError
+
+    def _evidence_weight(self, X: Collection[Any]) -> NDArray[np.float64]:
+        """Return what a nat of log-likelihood counts in each text, above 0."""
+        raise NotImplementedError
+
+    def _scores(self, X: Collection[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return log p(class | text) up to a constant, and the evidence weights."""
+        log_likelihood = self.log_likelihood(X)
+        ratios = log_likelihood - log_likelihood.max(axis=1, keepdims=True)
+        weight = self._evidence_weight(X)[:, None]
+        return weight * ratios + self.class_log_prior_, weight
 
     def predict_joint_log_proba(self, X: Collection[Any]) -> NDArray[np.float64]:
         """Compute the joint log-probability of every text and each class.
@@ -36,7 +48,8 @@ class BayesRuleMixin(ClassifierMixin):
         Returns
         -------
         joint : ndarray of shape (n_samples, n_classes), float64
-            Logarithm of p(text, class) = p(text | class) p(class), in nats.
+            Logarithm of p(text, class) = p(text | class) p(class), in nats, as the
+            language models have it: without the correction of `predict_proba`.
         """
         return self.log_likelihood(X) + self.class_log_prior_
 
@@ -60,6 +73,9 @@ class BayesRuleMixin(ClassifierMixin):
     def predict_log_proba(self, X: Collection[Any]) -> NDArray[np.float64]:
         """Compute the log-probability of each class given the text.
 
+        By Bayes' rule, with log-likelihoods that count as much as they are worth on
+        text that was set aside in `fit`.
+
         Parameters
         ----------
         X : sequence of str, shape (n_samples,)
@@ -70,8 +86,8 @@ class BayesRuleMixin(ClassifierMixin):
         log_proba : ndarray of shape (n_samples, n_classes), float64
             Logarithm of p(class | text), in nats, in the order of `classes_`.
         """
-        joint = self.predict_joint_log_proba(X)
-        return joint - np.logaddexp.reduce(joint, axis=1, keepdims=True)
+        scores, _ = self._scores(X)
+        return scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
 
     def predict_proba(self, X: Collection[Any]) -> NDArray[np.float64]:
         """Compute the probability of each class given the text.
@@ -102,12 +118,14 @@ class BayesRuleMixin(ClassifierMixin):
         decision : ndarray, float64
             In nats. Two classes: shape (n_samples,), the log-likelihood ratio
             log p(text | classes_[1]) - log p(text | classes_[0]), positive where
-            `predict` gives ``classes_[1]``. More: shape (n_samples, n_classes), the
-            log-odds log p(class | text) - log p(any other class | text).
+            `predict` gives ``classes_[1]``; with other than equal priors their
+            log-ratio is added, divided by what a nat of evidence counts in
+            `predict_proba`. More: shape (n_samples, n_classes), the log-odds
+            log p(class | text) - log p(any other class | text) of `predict_proba`.
         """
-        joint = self.predict_joint_log_proba(X)
+        joint, weight = self._scores(X)
         if len(self.classes_) == 2:
-            return joint[:, 1] - joint[:, 0]
+            return (joint[:, 1] - joint[:, 0]) / weight[:, 0]
         # The log-sum over the other classes is that over all less one term, which
         # cancels badly where the term is most of the sum: there sum the others.
         log_total = np.logaddexp.reduce(joint, axis=1, keepdims=True)
@@ -132,5 +150,5 @@ class BayesRuleMixin(ClassifierMixin):
         labels : ndarray of shape (n_samples,)
             The most probable class of each text, one of `classes_`.
         """
-        joint = self.predict_joint_log_proba(X)
-        return self.classes_[np.argmax(joint, axis=1)]
+        scores, _ = self._scores(X)
+        return self.classes_[np.argmax(scores, axis=1)]

@@ -5,15 +5,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from numbers import Integral
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, _fit_context
+from sklearn.base import BaseEstimator, _fit_context, clone
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import (
     check_consistent_length,
@@ -29,6 +29,13 @@ from sklearn_charlstm._analysis import (
 )
 from sklearn_charlstm._base import TextInputMixin
 from sklearn_charlstm._bayes import BayesRuleMixin
+from sklearn_charlstm._calibration import (
+    Evidence,
+    EvidenceWeight,
+    Fold,
+    folds,
+    held_out_evidence,
+)
 from sklearn_charlstm._device import resolve_device
 from sklearn_charlstm._discriminative import LabelledTexts, auto_epochs, train_jointly
 from sklearn_charlstm._language_model import (
@@ -41,7 +48,12 @@ from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 __all__ = ["CharLMLanguageClassifier"]
 
 # The parameters that the language models do not have.
-_OWN_PARAMETERS = ("class_prior", "discriminative_epochs", "n_jobs")
+_OWN_PARAMETERS = (
+    "calibration_folds",
+    "class_prior",
+    "discriminative_epochs",
+    "n_jobs",
+)
 
 
 def _train_language_model(
@@ -51,6 +63,26 @@ def _train_language_model(
     **how: Any,
 ) -> CharLSTMLanguageModel:
     return model._train(encoded, sample_weight, **how)
+
+
+def _evidence_of_fold(
+    clf: CharLMLanguageClassifier,
+    classes: NDArray[Any],
+    training: Fold,
+    held_out: Fold,
+    report: Callable[[int, float], None] | None,
+) -> Evidence:
+    clf._start(classes, training.sequences)
+    clf._train(*training, one_pass=False)
+    evidence = held_out_evidence(
+        clf.language_models_,
+        held_out,
+        np.random.default_rng(clf.random_state),
+        whole=clf.boundaries,
+    )
+    if report is not None:
+        report(1, EvidenceWeight().cross_entropy(evidence))
+    return evidence
 
 
 class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
@@ -73,6 +105,13 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         each to the texts of its class. 'auto': 30, and fewer where there is more text:
         as many as score 700,000 characters, each by up to four models, and at least
         one.
+    calibration_folds : int, default=3
+        How many parts the training text is divided into to learn what its characters
+        count as evidence: models are trained without a part, as many times as it takes
+        to score 20,000 characters of each class, and once for every part at most. Each
+        has one network. 0: as much as their log-likelihood says, which is more than
+        they are worth on close classes. The order of the classes does not depend on
+        it, where all have the same prior.
     n_networks : int, default=3
         LSTM networks in each language model, trained from other initial weights. The
         probability of a character is the mean of theirs.
@@ -153,6 +192,9 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         in nats, with dropout.
     n_iter_ : ndarray of shape (n_classes,), int64
         Epochs done for each class.
+    evidence_weight_ : EvidenceWeight
+        The correction of the probabilities: what a nat of log-likelihood counts, a
+        function of the number of known characters in a text.
     discriminative_loss_curve_ : ndarray of shape (n_discriminative_epochs,)
         Cross-entropy of the class in each epoch of the joint training, in nats, with
         dropout: over windows of the training texts, of one to `maxlen` characters.
@@ -189,6 +231,10 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
 
     _parameter_constraints: dict = {
         **CharLSTMLanguageModel._parameter_constraints,
+        "calibration_folds": [
+            Options(Integral, {0}),
+            Interval(Integral, 2, None, closed="left"),
+        ],
         "class_prior": [StrOptions({"empirical"}), "array-like", None],
         "discriminative_epochs": [
             StrOptions({"auto"}),
@@ -203,6 +249,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         maxlen: int = 16,
         epochs: int = 20,
         discriminative_epochs: int | Literal["auto"] = "auto",
+        calibration_folds: int = 3,
         n_networks: int = 3,
         hidden_size: int = 96,
         embedding_dim: int = 64,
@@ -228,6 +275,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         self.maxlen = maxlen
         self.epochs = epochs
         self.discriminative_epochs = discriminative_epochs
+        self.calibration_folds = calibration_folds
         self.n_networks = n_networks
         self.hidden_size = hidden_size
         self.embedding_dim = embedding_dim
@@ -311,6 +359,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         clf.class_count_ = np.bincount(class_index, weights=weights).astype(float)
         clf.class_log_prior_ = clf._log_prior()
         clf._train(sequences, class_index, weights, one_pass=False)
+        clf._calibrate(sequences, class_index, weights)
         return self._take_over(clf)
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -486,6 +535,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
             )
         self.classes_ = classes
         self.class_count_ = np.zeros(len(classes))
+        self.evidence_weight_ = EvidenceWeight()
         self.vocabulary_ = Vocabulary(sequences, self.analyzer, self.boundaries)
         self.language_models_ = self._generative_models = [
             self._new_language_model(seed, self.vocabulary_)
@@ -583,6 +633,55 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
             for model, weights_of_model in zip(models, weights, strict=True)
         ]
 
+    def _calibrate(
+        self,
+        sequences: list[Sequence[Hashable]],
+        class_index: NDArray[np.intp],
+        sample_weight: NDArray[Any],
+    ) -> None:
+        """Learn from text set aside what the models' log-likelihoods are worth."""
+        self.evidence_weight_ = EvidenceWeight()
+        if not self.calibration_folds:
+            return
+        models = self.language_models_
+        clf = clone(self).set_params(
+            # One network is trusted less than their mean: the error is on the safe
+            # side, and it takes a fraction of the time.
+            n_networks=1,
+            # As long as these were trained, whatever ended it.
+            early_stopping=False,
+            epochs=max(1, round(np.mean([model.n_iter_ for model in models]))),
+            discriminative_epochs=len(self.discriminative_loss_curve_),
+            random_state=models[0]._seed,
+            n_jobs=None,
+            verbose=0,
+            warm_start=False,
+        )
+        parts = list(
+            folds(
+                sequences,
+                class_index,
+                sample_weight,
+                self.calibration_folds,
+                whole=self.boundaries,
+            )
+        )
+        if not parts:
+            return
+        with progress_line(
+            ["held-out text"],
+            len(parts),
+            self.verbose,
+            desc="Calibration",
+            unit="bits/class",
+            step="fold",
+        ) as [report]:
+            evidence = Parallel(n_jobs=self.n_jobs)(
+                delayed(_evidence_of_fold)(clone(clf), self.classes_, *pair, report)
+                for pair in parts
+            )
+        self.evidence_weight_ = EvidenceWeight.fitted(Evidence.joined(evidence))
+
     def _with_current_params(
         self, models: list[CharLSTMLanguageModel]
     ) -> list[CharLSTMLanguageModel]:
@@ -672,3 +771,10 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
                 for model in self.language_models_
             ]
         )
+
+    def _evidence_weight(self, X: Collection[Any]) -> NDArray[np.float64]:
+        sequences = analyze(X, self.vocabulary_.analyzer)
+        ids, lengths = self.vocabulary_.encode(sequences)
+        known = np.append(0, np.cumsum(ids != self.vocabulary_.unknown))
+        ends = np.cumsum(lengths)
+        return self.evidence_weight_(known[ends] - known[ends - lengths])

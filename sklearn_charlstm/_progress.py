@@ -50,6 +50,7 @@ def progress_line(
     *,
     desc: str = "Training",
     unit: str = "bits/char",
+    step: str = "epoch",
 ) -> Iterator[Sequence[_Report | None]]:
     """Draw one tqdm line over all epochs of all models on standard error.
 
@@ -65,6 +66,8 @@ def progress_line(
         What is going on.
     unit : str
         What the loss is, in bits.
+    step : str
+        What is counted.
 
     Yields
     ------
@@ -77,7 +80,7 @@ def progress_line(
         return
     with (
         tempfile.TemporaryDirectory() as folder,
-        tqdm(total=len(names) * epochs, desc=desc, unit="epoch") as bar,
+        tqdm(total=len(names) * epochs, desc=desc, unit=step) as bar,
     ):
         path = os.path.join(folder, "epochs")
         with open(path, "w+", encoding="utf-8") as file:

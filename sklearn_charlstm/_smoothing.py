@@ -99,7 +99,7 @@ class KneserNey:
         # the node of the history without its first token, which shares out the rest.
         # Node 0 stands for what is before all counts: every token as likely.
         kept = [csr_array(np.full((1, vocabulary.n_outputs), 1 / vocabulary.n_outputs))]
-        rest = [np.zeros(1)]
+        rest: list[_Floats] = [np.zeros(1)]
         shorter_nodes = [np.zeros(1, dtype=np.int64)]
         n_nodes = 1
         below = np.zeros(1, dtype=np.int64)
@@ -161,7 +161,7 @@ class KneserNey:
 def _histories(
     encoded: EncodedTexts, vocabulary: Vocabulary
 ) -> tuple[list[_Ints], list[_Ints]]:
-    """Number the histories of every length.
+    """Give numbers to the histories of every length.
 
     Returns
     -------

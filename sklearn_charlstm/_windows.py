@@ -102,7 +102,7 @@ class WindowBatches:
 
     def __iter__(self) -> Iterator[_Batch]:
         for inputs, targets, text, places in self._windows():
-            y = (targets, self.weights[text])
+            y: tuple[NDArray[Any], ...] = (targets, self.weights[text])
             if self.estimates is not None:
                 steps = np.arange(inputs.shape[1])
                 # A window that begins in the middle of a text does not know <bos>.

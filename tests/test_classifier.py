@@ -10,6 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_charlstm import CharLMLanguageClassifier
+from sklearn_charlstm._calibration import EvidenceWeight
 from sklearn_charlstm._vocabulary import Vocabulary
 
 
@@ -23,9 +24,10 @@ class StubModel:
         return self.log_likelihood[: len(sequences)]
 
 
-def stubbed(log_likelihoods, classes):
+def stubbed(log_likelihoods, classes, slope=1.0, half_length=np.inf):
     """Return a classifier over models with these log-likelihoods (classes, texts)."""
     clf = CharLMLanguageClassifier()
+    clf.evidence_weight_ = EvidenceWeight(slope, half_length)
     clf.vocabulary_ = Vocabulary(["a"], "char", False)
     clf.classes_ = np.array(classes)
     clf.class_log_prior_ = np.full(len(classes), -np.log(len(classes)))
@@ -60,6 +62,32 @@ def test_more_classes_decide_by_the_log_odds():
     np.testing.assert_allclose(decision, np.log(proba) - np.log1p(-proba), rtol=1e-6)
     labels = clf.classes_[decision.argmax(axis=1)]
     assert labels.tolist() == clf.predict(X).tolist()
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_evidence_counts_as_much_as_its_weight(n_classes):
+    rng = np.random.default_rng(0)
+    log_likelihoods = rng.normal(-20, 3, size=(n_classes, 5))
+    # The only known character is a.
+    X = ["", "aaaa", "aa", "bbbb", "a" * 12]
+    weight = EvidenceWeight(slope=0.8, half_length=4.0)
+    np.testing.assert_allclose(weight([0, 4, 12]), [0.8, 0.4, 0.2])
+    classes = list("abc")[:n_classes]
+    clf = stubbed(log_likelihoods, classes, 0.8, 4.0)
+    clf.class_log_prior_ = np.log([0.9, 0.06, 0.04] if n_classes == 3 else [0.9, 0.1])
+    weights = np.array([0.8, 0.4, 0.8 / 1.5, 0.8, 0.2])
+    scores = weights * log_likelihoods + clf.class_log_prior_[:, None]
+    expected = np.exp(scores) / np.exp(scores).sum(axis=0)
+    np.testing.assert_allclose(clf.predict_proba(X), expected.T)
+    assert clf.predict(X).tolist() == clf.classes_[expected.argmax(axis=0)].tolist()
+    decision = clf.decision_function(X)
+    if n_classes == 2:
+        ratio = log_likelihoods[1] - log_likelihoods[0]
+        np.testing.assert_allclose(decision, ratio + np.log(0.1 / 0.9) / weights)
+    else:
+        np.testing.assert_allclose(decision, np.log(expected / (1 - expected)).T)
+    joint = log_likelihoods + clf.class_log_prior_[:, None]
+    np.testing.assert_allclose(clf.predict_joint_log_proba(X), joint.T)
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
@@ -223,11 +251,13 @@ def test_verbose_is_a_line_over_all_classes(tiny, texts, labels, n_jobs, capsys)
     CharLMLanguageClassifier(**tiny, verbose=1).fit(texts, labels)
     out, err = capsys.readouterr()
     assert out == ""
-    apart, jointly, end = err.split("\n")
+    apart, jointly, held_out, end = err.split("\n")
     assert "6/6" in apart
     assert "bits/char" in apart
     assert "2/2" in jointly
     assert "bits/class" in jointly
+    assert "3/3" in held_out
+    assert "fold" in held_out
     assert end == ""
 
 

@@ -4,7 +4,9 @@ import pytest
 from sklearn_charlstm._smoothing import ORDER, KneserNey
 from sklearn_charlstm._vocabulary import Vocabulary
 
-TEXT = "everyone has the right to recognition everywhere as a person before the law " * 3
+TEXT = (
+    "everyone has the right to recognition everywhere as a person before the law " * 3
+)
 
 
 def estimates(texts, places, n_before, *, boundaries=False, weights=None, alphabet=()):
@@ -33,7 +35,7 @@ def test_is_that_of_a_plain_implementation(ngrams):
 @pytest.mark.parametrize("boundaries", [True, False])
 def test_probabilities_sum_to_one(boundaries):
     texts = ["abcab", "", "b", "xyabcx", "aaaa"]
-    vocabulary, probabilities = estimates(
+    _, probabilities = estimates(
         texts,
         np.arange(16),
         np.zeros(16, dtype=int),

@@ -10,7 +10,7 @@ from sklearn_charlstm import _training
 from sklearn_charlstm._module import CharLSTM
 from sklearn_charlstm._training import EarlyStopping, initial_state, train
 from sklearn_charlstm._vocabulary import Vocabulary
-from sklearn_charlstm._windows import IGNORE, WindowBatches
+from sklearn_charlstm._windows import WindowBatches
 
 CPU = torch.device("cpu")
 
@@ -202,7 +202,6 @@ def test_what_is_left_out_is_not_learned_from(output, smoothing, monkeypatch):
     one, _ = run(["abab", "b"], **settings)
     other, _ = run(["abab??", "b"], **settings)
     assert_equal_weights(one.weights, other.weights, rtol=1e-4, atol=1e-5)
-
 
 
 def test_same_seed_same_weights_whatever_the_state_and_threads_around_it():

@@ -1,0 +1,244 @@
+"""What the characters of a text count as evidence, learned from held-out text."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize
+from scipy.special import logsumexp
+
+from sklearn_charlstm._language_model import CharLSTMLanguageModel
+
+__all__ = ["Evidence", "EvidenceWeight", "Fold", "folds", "held_out_evidence"]
+
+# Characters of each class that are enough to learn two numbers from.
+ENOUGH_TOKENS = 20_000
+
+# Fragments scored in a fold, all classes together, and the lengths that are read off
+# their running sums.
+N_FRAGMENTS = 1_000
+LENGTHS = 3 * 2 ** np.arange(7)
+
+_Sequences = list[Sequence[Hashable]]
+_Ints = NDArray[np.intp]
+
+
+class Evidence(NamedTuple):
+    """Log-likelihoods of fragments that the models have not seen.
+
+    Attributes
+    ----------
+    log_likelihood : ndarray of shape (n_fragments, n_classes)
+    class_index : ndarray of shape (n_fragments,), integer
+    weights : ndarray of shape (n_fragments,)
+    n_known : ndarray of shape (n_fragments,), integer
+        Characters of the alphabet in each.
+    """
+
+    log_likelihood: NDArray[np.float64]
+    class_index: _Ints
+    weights: NDArray[np.float64]
+    n_known: _Ints
+
+    @classmethod
+    def joined(cls, parts: list[Self]) -> Self:
+        """Join the evidence of several folds."""
+        return cls(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+@dataclass(frozen=True)
+class EvidenceWeight:
+    """What a nat of log-likelihood counts in a text of a given length.
+
+    What a language model has learned wrongly is wrong again and again in a text: its
+    characters are less evidence than the sum of their log-likelihoods. Called with
+    numbers of characters n, it returns slope / (1 + n / half_length).
+
+    Attributes
+    ----------
+    slope : float
+        What the first characters count.
+    half_length : float
+        Length in characters at which each counts half of that.
+    """
+
+    slope: float = 1.0
+    half_length: float = np.inf
+
+    def __call__(self, n_characters: ArrayLike) -> NDArray[np.float64]:
+        return self.slope / (1 + np.asarray(n_characters) / self.half_length)
+
+    def cross_entropy(self, evidence: Evidence) -> float:
+        """Compute the cross-entropy of the classes in nats, with equal priors."""
+        log_likelihood, class_index, weights, n_known = evidence
+        weights = weights / np.bincount(class_index, weights=weights)[class_index]
+        scores = self(n_known)[:, None] * log_likelihood
+        of_class = scores[np.arange(len(scores)), class_index]
+        losses = logsumexp(scores, axis=1) - of_class
+        return float(np.average(losses, weights=weights))
+
+    @classmethod
+    def fitted(cls, evidence: Evidence) -> Self:
+        """Choose the two numbers that minimise the cross-entropy of the classes."""
+        result = minimize(
+            lambda logarithms: cls(*np.exp(logarithms)).cross_entropy(evidence),
+            np.log([0.5, 100]),
+            method="L-BFGS-B",
+            bounds=np.log([(0.01, 10), (1, 1e6)]),
+        )
+        return cls(*np.exp(result.x).tolist())
+
+
+class Fold(NamedTuple):
+    """Texts of all classes; the second of two parts is to score, not to train.
+
+    Attributes
+    ----------
+    sequences : list of sequences of hashable tokens
+    class_index : ndarray of shape (n_texts,), integer
+    weights : ndarray of shape (n_texts,)
+    """
+
+    sequences: _Sequences
+    class_index: _Ints
+    weights: NDArray[Any]
+
+
+def folds(
+    sequences: _Sequences,
+    class_index: _Ints,
+    weights: NDArray[Any],
+    n_folds: int,
+    *,
+    whole: bool,
+) -> Iterator[tuple[Fold, Fold]]:
+    """Set aside one part after another of the text of every class.
+
+    The parts are contiguous: what is near in a text is alike. There are as many as
+    hold enough characters, at most `n_folds`; one that leaves a class without text
+    is left out.
+
+    Parameters
+    ----------
+    sequences : list of sequences of hashable tokens
+    class_index : ndarray of shape (n_texts,), integer
+    weights : ndarray of shape (n_texts,)
+    n_folds : int
+        Into how many parts the text is divided.
+    whole : bool
+        Whether texts may not be cut.
+
+    Yields
+    ------
+    training, held_out : Fold
+    """
+    lengths = np.array([len(sequence) for sequence in sequences])
+    totals = np.bincount(class_index, weights=lengths).astype(int)
+    end = np.empty_like(lengths)
+    for k in range(len(totals)):
+        of_class = class_index == k
+        end[of_class] = np.cumsum(lengths[of_class])
+    start = end - lengths
+    n_needed = min(n_folds, -(-ENOUGH_TOKENS * n_folds // totals.min()))
+    for number in range(n_needed):
+        first = (totals * number // n_folds)[class_index] - start
+        last = (totals * (number + 1) // n_folds)[class_index] - start
+        if whole:
+            is_inside = (first <= lengths / 2) & (lengths / 2 < last)
+            first, last = np.where(is_inside, (0 * lengths, lengths), 0)
+        first, last = np.clip(first, 0, lengths), np.clip(last, 0, lengths)
+        training, held_out = [], []
+        for row, (sequence, a, b) in enumerate(
+            zip(sequences, first, last, strict=True)
+        ):
+            held_out.append((sequence[a:b], row))
+            training += [(sequence[:a], row), (sequence[b:], row)]
+        pair = (
+            _fold(training, class_index, weights),
+            _fold(held_out, class_index, weights),
+        )
+        if all(len(np.unique(part.class_index)) == len(totals) for part in pair):
+            yield pair
+
+
+def _fold(
+    pieces: list[tuple[Sequence[Hashable], int]],
+    class_index: _Ints,
+    weights: NDArray[Any],
+) -> Fold:
+    pieces = [(piece, row) for piece, row in pieces if len(piece)]
+    rows = np.array([row for _, row in pieces], dtype=int)
+    return Fold([piece for piece, _ in pieces], class_index[rows], weights[rows])
+
+
+def held_out_evidence(
+    models: list[CharLSTMLanguageModel],
+    held_out: Fold,
+    rng: np.random.Generator,
+    *,
+    whole: bool,
+) -> Evidence:
+    """Score fragments of several lengths, or whole texts.
+
+    Parameters
+    ----------
+    models : list of n_classes CharLSTMLanguageModel
+        Of one alphabet.
+    held_out : Fold
+        Texts that the models have not seen.
+    rng : Generator
+        Draws the fragments: of each class the same number.
+    whole : bool
+        Whether texts may not be cut.
+
+    Returns
+    -------
+    evidence : Evidence
+    """
+    n_of_class = -(-N_FRAGMENTS // len(models))
+    fragments, rows = [], []
+    for k in range(len(models)):
+        rows_of_class = np.flatnonzero(held_out.class_index == k)
+        lengths = np.array([len(held_out.sequences[row]) for row in rows_of_class])
+        if whole:
+            drawn = rng.permutation(rows_of_class)[:n_of_class]
+            fragments += [held_out.sequences[row] for row in drawn]
+            rows += drawn.tolist()
+            continue
+        ends = np.cumsum(lengths)
+        places = rng.integers(ends[-1], size=n_of_class)
+        texts = np.searchsorted(ends, places, side="right")
+        for row, begin in zip(
+            rows_of_class[texts], places - (ends - lengths)[texts], strict=True
+        ):
+            fragments.append(held_out.sequences[row][begin : begin + LENGTHS[-1]])
+            rows.append(row)
+    vocabulary = models[0].vocabulary_
+    encoded = vocabulary.encode(fragments)
+    # Running sums over all fragments, from which those of each begin.
+    totals = np.zeros((len(encoded.ids) + 1, len(models)))
+    for k, model in enumerate(models):
+        log_likelihood, _ = model._token_log_likelihood(fragments, model.device)
+        totals[1:, k] = np.cumsum(log_likelihood)
+    n_known = np.append(0, np.cumsum(encoded.ids != vocabulary.unknown))
+    ends = np.cumsum(encoded.lengths)
+    starts = ends - encoded.lengths
+    if whole:
+        fragment, end = np.arange(len(ends)), ends
+    else:
+        fragment, step = np.nonzero(encoded.lengths[:, None] >= LENGTHS)
+        end = starts[fragment] + LENGTHS[step]
+        is_short = np.flatnonzero(encoded.lengths < LENGTHS[-1])
+        fragment, end = np.append(fragment, is_short), np.append(end, ends[is_short])
+    start = starts[fragment]
+    row = np.array(rows)[fragment]
+    return Evidence(
+        totals[end] - totals[start],
+        held_out.class_index[row],
+        held_out.weights[row],
+        n_known[end] - n_known[start],
+    )
