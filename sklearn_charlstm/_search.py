@@ -106,8 +106,9 @@ class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
 
     Notes
     -----
-    What `fit` does after the epochs it does anew for every value: the joint training of
-    :class:`CharLMLanguageClassifier`, ``discriminative_epochs=0`` to leave it out.
+    What `fit` does after the epochs it does anew for every value: the joint training and
+    the calibration of :class:`CharLMLanguageClassifier`. ``discriminative_epochs=0`` and
+    ``calibration_folds=0`` leave them out.
 
     Examples
     --------
@@ -115,7 +116,11 @@ class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
     >>> texts = ["the cat and the dog ", "le chat et le chien "] * 10
     >>> labels = ["eng", "fra"] * 10
     >>> clf = CharLMLanguageClassifier(
-    ...     n_networks=1, hidden_size=16, discriminative_epochs=0, random_state=0
+    ...     n_networks=1,
+    ...     hidden_size=16,
+    ...     discriminative_epochs=0,
+    ...     calibration_folds=0,
+    ...     random_state=0,
     ... )
     >>> grid = {"maxlen": [4, 8], "epochs": [1, 20]}
     >>> search = WarmStartGridSearchCV(clf, grid, scoring="neg_log_loss")

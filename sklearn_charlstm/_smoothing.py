@@ -97,9 +97,10 @@ class KneserNey:
             tables.append(_Table.of(history[used], ids[used], weights[used], shape))
         # A node is a history: the probabilities that its discounted counts give, and
         # the node of the history without its first token, which shares out the rest.
-        # Node 0 stands for what is before all counts: every token as likely.
-        kept = [csr_array(np.full((1, vocabulary.n_outputs), 1 / vocabulary.n_outputs))]
-        rest: list[_Floats] = [np.zeros(1)]
+        # Node 0 stands for what is before all counts, where every token is as likely;
+        # not in its row, which would be the only dense one.
+        kept = [csr_array((1, vocabulary.n_outputs))]
+        rest: list[_Floats] = [np.ones(1)]
         shorter_nodes = [np.zeros(1, dtype=np.int64)]
         n_nodes = 1
         below = np.zeros(1, dtype=np.int64)
@@ -121,7 +122,7 @@ class KneserNey:
             n_nodes += n_histories * len(used_as)
             below = n_nodes - n_histories + np.arange(n_histories)
         self._kept = vstack(kept, format="csr", dtype=np.float32)
-        self._rest = np.concatenate(rest)
+        self._rest = np.concatenate(rest).astype(np.float32)
         self._shorter = np.concatenate(shorter_nodes)
 
     def distributions(
@@ -142,20 +143,21 @@ class KneserNey:
         probabilities : ndarray of the same shape and n_outputs, float32
         """
         node = self._nodes[np.minimum(n_before, ORDER - 1), places].ravel()
-        shares = np.empty((len(node), ORDER + 1))
-        nodes = np.empty((len(node), ORDER + 1), dtype=np.int64)
-        share = np.ones(len(node))
-        for step in range(ORDER + 1):
+        shares = np.empty((len(node), ORDER), dtype=np.float32)
+        nodes = np.empty((len(node), ORDER), dtype=np.int64)
+        share = np.ones(len(node), dtype=np.float32)
+        for step in range(ORDER):
             nodes[:, step] = node
             shares[:, step] = share
             share = share * self._rest[node]
             node = self._shorter[node]
-        begins = np.arange(0, nodes.size + 1, ORDER + 1)
+        begins = np.arange(0, nodes.size + 1, ORDER)
+        n_nodes, n_outputs = self._kept.shape
         mixture = csr_array(
-            (shares.ravel().astype(np.float32), nodes.ravel(), begins),
-            shape=(len(nodes), self._kept.shape[0]),
+            (shares.ravel(), nodes.ravel(), begins), shape=(len(nodes), n_nodes)
         )
-        return (mixture @ self._kept).toarray().reshape(*places.shape, -1)
+        probabilities = (mixture @ self._kept).toarray() + share[:, None] / n_outputs
+        return probabilities.reshape(*places.shape, n_outputs)
 
 
 def _histories(

@@ -54,6 +54,7 @@ def test_both_estimators_have_the_same_parameters():
         del described[CharLMLanguageClassifier]["n_jobs"]
         del described[CharLMLanguageClassifier]["class_prior"]
         del described[CharLMLanguageClassifier]["discriminative_epochs"]
+        del described[CharLMLanguageClassifier]["calibration_folds"]
         classifier, model = (described[estimator] for estimator in ESTIMATORS)
         assert list(classifier.items()) == list(model.items())
 

@@ -98,6 +98,7 @@ def test_a_class_without_weight_is_not_there(tiny, texts, labels):
 
 
 def test_priors(tiny, texts, labels):
+    tiny.update(calibration_folds=0)
     X, y = texts[:6], labels[:6]
     uniform = CharLMLanguageClassifier(**tiny).fit(X, y)
     np.testing.assert_allclose(np.exp(uniform.class_log_prior_), [0.5, 0.5])
@@ -219,10 +220,13 @@ def test_warm_start_with_other_classes(tiny, texts, labels):
 
 
 @both
-def test_partial_fit_of_the_same_texts_is_fit(estimator, tiny, texts, labels):
+def test_partial_fit_of_the_same_texts_is_fit(
+    estimator, tiny, texts, labels, monkeypatch
+):
+    # But for smoothing and joint training, which only `fit` has.
+    monkeypatch.setattr("sklearn_charlstm._language_model.MAX_SMOOTHED", 0)
     kwargs = {}
     if estimator is CharLMLanguageClassifier:
-        # Joint training is for `fit`.
         tiny.update(discriminative_epochs=0)
         kwargs = {"classes": ["fra", "eng"]}
     whole = estimator(**tiny).fit(texts, labels)
@@ -314,6 +318,8 @@ def test_early_stopping_restores_the_best_epoch(estimator, tiny, labels):
     y = np.arange(40) % 2
     tiny.update(epochs=100, lr=0.05, hidden_size=32)
     tiny.update(early_stopping=True, n_iter_no_change=4, validation_fraction=0.3)
+    if estimator is CharLMLanguageClassifier:
+        tiny.update(discriminative_epochs=0, calibration_folds=0)
     fitted = estimator(**tiny).fit(texts, y)
     model = getattr(fitted, "language_models_", [fitted])[0]
     curve = model.validation_loss_curve_

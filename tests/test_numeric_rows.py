@@ -50,6 +50,9 @@ class NumericClassifier(_NumericRows, CharLMLanguageClassifier):
     def log_likelihood(self, X):
         return super().log_likelihood(self._read(X))
 
+    def _evidence_weight(self, X):
+        return super()._evidence_weight(self._read(X))
+
     def score_samples(self, X):
         return CharLMLanguageClassifier.score_samples(self, X)
 

@@ -80,7 +80,8 @@ def test_every_epoch_is_trained_once(tiny, texts, labels, monkeypatch):
         return train(self, *args, epochs=epochs, **kwargs)
 
     monkeypatch.setattr(CharLSTMLanguageModel, "_train", watch)
-    clf = CharLMLanguageClassifier(**tiny, discriminative_epochs=1)
+    tiny.update(discriminative_epochs=1, calibration_folds=0)
+    clf = CharLMLanguageClassifier(**tiny)
     WarmStartGridSearchCV(clf, GRID, cv=2, refit=False).fit(texts, labels)
     # Two classes, two folds, two maxlen: four epochs each, not seven.
     assert sum(trained) == 2 * 2 * 2 * 4
