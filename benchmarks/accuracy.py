@@ -41,6 +41,12 @@ BLOCK = 100
 RUN = 20
 N_RESAMPLES = 200
 N_BINS = 10
+# Columns with a table of their own, and what its file is called.
+SIDE_BY_SIDE = {
+    "AUC or accuracy": "side_by_side",
+    "log loss": "log_loss",
+    "calibration error": "calibration",
+}
 
 
 @dataclass(frozen=True)
@@ -279,13 +285,13 @@ def summary(rows):
     return table
 
 
-def side_by_side(table):
-    """Return one row per task and length, with the score of each classifier."""
+def side_by_side(table, column):
+    """Return one row per task and length, with a column's value of each classifier."""
     rows = {}
     for entry in table:
         row = rows.setdefault((entry["task"], entry["characters"]), {})
         row |= {"task": entry["task"], "length": entry["characters"]}
-        row[entry["classifier"]] = f"{float(entry['AUC or accuracy']):.3f}"
+        row[entry["classifier"]] = f"{float(entry[column]):.3f}"
     return list(rows.values())
 
 
@@ -320,7 +326,8 @@ def main():
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     write(table, out / f"{args.name}.csv")
-    write(side_by_side(table), out / f"{args.name}_side_by_side.csv")
+    for column, suffix in SIDE_BY_SIDE.items():
+        write(side_by_side(table, column), out / f"{args.name}_{suffix}.csv")
     for entry in table:
         print("  ".join(f"{value!s:>14}" for value in entry.values()))
 

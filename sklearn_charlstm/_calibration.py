@@ -113,14 +113,15 @@ def folds(
     class_index: _Ints,
     weights: NDArray[Any],
     n_folds: int,
+    rng: np.random.Generator,
     *,
     whole: bool,
 ) -> Iterator[tuple[Fold, Fold]]:
     """Set aside one part after another of the text of every class.
 
-    The parts are contiguous: what is near in a text is alike. There are as many as
-    hold enough characters, at most `n_folds`; one that leaves a class without text
-    is left out.
+    The parts are contiguous: what is near in a running text is alike. Whole texts are
+    shuffled before: lists are often sorted. There are as many parts as hold enough
+    characters, at most `n_folds`; one that leaves a class without text is left out.
 
     Parameters
     ----------
@@ -129,6 +130,7 @@ def folds(
     weights : ndarray of shape (n_texts,)
     n_folds : int
         Into how many parts the text is divided.
+    rng : Generator
     whole : bool
         Whether texts may not be cut.
 
@@ -136,6 +138,10 @@ def folds(
     ------
     training, held_out : Fold
     """
+    if whole:
+        order = rng.permutation(len(sequences))
+        sequences = [sequences[row] for row in order]
+        class_index, weights = class_index[order], weights[order]
     lengths = np.array([len(sequence) for sequence in sequences])
     totals = np.bincount(class_index, weights=lengths).astype(int)
     end = np.empty_like(lengths)
@@ -149,7 +155,7 @@ def folds(
         last = (totals * (number + 1) // n_folds)[class_index] - start
         if whole:
             is_inside = (first <= lengths / 2) & (lengths / 2 < last)
-            first, last = np.where(is_inside, (0 * lengths, lengths), 0)
+            first, last = np.zeros_like(lengths), np.where(is_inside, lengths, 0)
         first, last = np.clip(first, 0, lengths), np.clip(last, 0, lengths)
         training, held_out = [], []
         for row, (sequence, a, b) in enumerate(
@@ -203,20 +209,21 @@ def held_out_evidence(
     fragments, rows = [], []
     for k in range(len(models)):
         rows_of_class = np.flatnonzero(held_out.class_index == k)
-        lengths = np.array([len(held_out.sequences[row]) for row in rows_of_class])
         if whole:
             drawn = rng.permutation(rows_of_class)[:n_of_class]
             fragments += [held_out.sequences[row] for row in drawn]
-            rows += drawn.tolist()
-            continue
-        ends = np.cumsum(lengths)
-        places = rng.integers(ends[-1], size=n_of_class)
-        texts = np.searchsorted(ends, places, side="right")
-        for row, begin in zip(
-            rows_of_class[texts], places - (ends - lengths)[texts], strict=True
-        ):
-            fragments.append(held_out.sequences[row][begin : begin + LENGTHS[-1]])
-            rows.append(row)
+        else:
+            lengths = np.array([len(held_out.sequences[row]) for row in rows_of_class])
+            # Every place of the text of the class is as likely to begin one.
+            places = rng.integers(lengths.sum(), size=n_of_class)
+            texts = np.searchsorted(np.cumsum(lengths), places, side="right")
+            begins = places - (np.cumsum(lengths) - lengths)[texts]
+            drawn = rows_of_class[texts]
+            fragments += [
+                held_out.sequences[row][begin : begin + LENGTHS[-1]]
+                for row, begin in zip(drawn, begins, strict=True)
+            ]
+        rows += drawn.tolist()
     vocabulary = models[0].vocabulary_
     encoded = vocabulary.encode(fragments)
     # Running sums over all fragments, from which those of each begin.

@@ -663,6 +663,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
                 class_index,
                 sample_weight,
                 self.calibration_folds,
+                np.random.default_rng(models[0]._seed),
                 whole=self.boundaries,
             )
         )

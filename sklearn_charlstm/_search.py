@@ -106,9 +106,9 @@ class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
 
     Notes
     -----
-    What `fit` does after the epochs it does anew for every value: the joint training and
-    the calibration of :class:`CharLMLanguageClassifier`. ``discriminative_epochs=0`` and
-    ``calibration_folds=0`` leave them out.
+    What `fit` does after the epochs it does anew for every value: the joint training
+    and the calibration of :class:`CharLMLanguageClassifier`.
+    ``discriminative_epochs=0`` and ``calibration_folds=0`` leave them out.
 
     Examples
     --------
