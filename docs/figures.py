@@ -2,6 +2,7 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
+import csv
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -11,7 +12,17 @@ from sklearn_charlstm import CharLMLanguageClassifier
 from sklearn_charlstm.datasets import load_languages
 
 IMAGES = Path(__file__).parent / "images"
+MEASURED = Path(__file__).parent / "measured"
 BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#767676"
+# Those that read the same text, each with a colour and a marker.
+CLASSIFIERS = {
+    "LSTM": {"color": BLUE, "marker": "o", "linewidth": 2.5, "zorder": 3},
+    "Kneser-Ney": {"color": ORANGE, "marker": "s"},
+    "Witten-Bell": {"color": "#fdae61", "marker": "D"},
+    "naive Bayes": {"color": "#1b7837", "marker": "^"},
+    "logistic regression": {"color": "#762a83", "marker": "v"},
+    "fastText": {"color": GREY, "marker": "x"},
+}
 SHADES = ["#c6dbef", "#fdd0a2", "#c7e9c0", "#dadaeb", "#fbc4d0"]
 
 
@@ -116,7 +127,44 @@ def draw_evidence(text="part of it"):
     save(figure, "evidence.svg")
 
 
+def draw_accuracy_by_text():
+    """Draw the measured AUC against the characters of training text."""
+    with (MEASURED / "accuracy_by_text.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    pairs = {"en/fr": "English or French?", "da/nb": "Danish or Norwegian?"}
+    figure, panels = plt.subplots(
+        2, 2, figsize=(9, 7), sharex=True, sharey="col", layout="constrained"
+    )
+    for (row, column), axes in np.ndenumerate(panels):
+        length, (pair, title) = (5, 10)[row], list(pairs.items())[column]
+        for name, style in CLASSIFIERS.items():
+            points = sorted(
+                (
+                    int(entry["task"].split()[1].replace(",", "")),
+                    float(entry["AUC or accuracy"]),
+                )
+                for entry in rows
+                if entry["task"].startswith(f"{pair},")
+                and (int(entry["characters"]), entry["classifier"]) == (length, name)
+            )
+            axes.plot(*zip(*points, strict=True), label=name, **style)
+        axes.set(title=f"{title} {length} characters", xscale="log")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels[1]:
+        ticks = [point for point, _ in points]
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel("characters of training text for each")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("AUC")
+    labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(*labels, loc="outside lower center", ncols=3, frameon=False)
+    save(figure, "accuracy_by_text.svg")
+
+
 if __name__ == "__main__":
     plt.rcParams["svg.hashsalt"] = "sklearn_charlstm"
+    draw_accuracy_by_text()
     draw_windows()
     draw_evidence()

@@ -111,7 +111,7 @@ for string in [" nati", " perf", "ght t", "eux q"]:
 
 pieces = np.array_split(train["eng"].split(" "), 40)
 halves = [" ".join(np.concatenate(pieces[start::2])) for start in (0, 1)]
-control = CharLMLanguageClassifier(n_jobs=2, random_state=0)
+control = CharLMLanguageClassifier(calibration_folds=0, n_jobs=2, random_state=0)
 control.fit(halves, ["one", "other"])
 
 rng = np.random.default_rng(0)
