@@ -82,6 +82,6 @@ for pair in np.argsort(-errors[first, second])[:6]:
 
 # %%
 # Danish and Norwegian Bokmål are taken for each other most, in both directions: much of
-# a fragment of 15 characters is spelt alike. Swedish, the third of the Scandinavian
-# languages, follows, and Spanish with its neighbours. Errors between Germanic and
-# Romance languages are rarer; the most frequent is Dutch taken for French.
+# a fragment of 15 characters is spelt alike. Spanish and Portuguese follow, and
+# Swedish, the third of the Scandinavian languages. Errors between Germanic and Romance
+# languages are rarer; the most frequent is Dutch taken for French.

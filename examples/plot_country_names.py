@@ -82,8 +82,9 @@ naive_bayes.fit(X[train], y[train])
 print(f"naive Bayes       accuracy {naive_bayes.score(X[test], y[test]):.3f}")
 
 # %%
-# Guessing would be right for one name in eight. The boundaries help. Naive Bayes is at
-# least as good: about two thousand characters of each language are little for an LSTM.
+# Guessing would be right for one name in eight. The boundaries help: with them
+# the language models are a little better than naive Bayes, on about two thousand
+# characters of each language.
 
 # %%
 # Confusions
