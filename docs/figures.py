@@ -95,7 +95,7 @@ def draw_windows(text="the hat is on the chair", cuts=((3, 4), (2, 8))):
 def draw_evidence(text="part of it"):
     """Draw the probabilities of the characters of a text under two models."""
     X, y = load_languages(["eng", "fra"], return_X_y=True)
-    clf = CharLMLanguageClassifier(random_state=0).fit(X, y)
+    clf = CharLMLanguageClassifier(calibration_folds=0, random_state=0).fit(X, y)
     eng, fra = (m.char_log_likelihood([text])[0] for m in clf.language_models_)
     positions = np.arange(len(text))
 
@@ -123,7 +123,7 @@ def draw_evidence(text="part of it"):
     label = {"x": 0.01, "transform": below.transAxes}
     below.text(y=1, s="French", color=ORANGE, va="top", **label)
     below.text(y=0.02, s="English", color=BLUE, va="bottom", **label)
-    print(clf.decision_function([text]), clf.predict_proba([text]))
+    print(clf.decision_function([text]))
     save(figure, "evidence.svg")
 
 
