@@ -94,7 +94,7 @@ class EvidenceWeight:
 
 
 class Fold(NamedTuple):
-    """Texts of all classes; the second of two parts is to score, not to train.
+    """Texts of all classes, to train with or set aside to score.
 
     Attributes
     ----------
