@@ -15,27 +15,39 @@ __all__ = ["BayesRuleMixin"]
 class BayesRuleMixin(ClassifierMixin):
     """The predictions of a classifier with a likelihood for each class.
 
-    A subclass has `classes_`, `class_log_prior_`, `log_likelihood` and
-    `_evidence_weight`.
+    A subclass has `classes_`, `class_log_prior_` and `_evidence`.
     """
 
     classes_: NDArray[Any]
     class_log_prior_: NDArray[np.float64]
 
     def log_likelihood(self, X: Collection[Any]) -> NDArray[np.float64]:
-        """Compute log p(text | class), of shape (n_samples, n_classes), in nats."""
-        raise NotImplementedError
+        """Compute the log-likelihood of every text under the model of each class.
 
-    def _evidence_weight(self, X: Collection[Any]) -> NDArray[np.float64]:
-        """Return what a nat of log-likelihood counts in each text, above 0."""
+        Parameters
+        ----------
+        X : sequence of str, shape (n_samples,)
+            Texts, or what `analyzer` reads.
+
+        Returns
+        -------
+        log_likelihood : ndarray of shape (n_samples, n_classes), float64
+            Logarithm of p(text | class), in nats.
+        """
+        log_likelihood, _ = self._evidence(X)
+        return log_likelihood
+
+    def _evidence(
+        self, X: Collection[Any]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return log-likelihoods, and what a nat of them counts in each text."""
         raise NotImplementedError
 
     def _scores(self, X: Collection[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return log p(class | text) up to a constant, and the evidence weights."""
-        log_likelihood = self.log_likelihood(X)
+        log_likelihood, weight = self._evidence(X)
         ratios = log_likelihood - log_likelihood.max(axis=1, keepdims=True)
-        weight = self._evidence_weight(X)[:, None]
-        return weight * ratios + self.class_log_prior_, weight
+        return weight[:, None] * ratios + self.class_log_prior_, weight
 
     def predict_joint_log_proba(self, X: Collection[Any]) -> NDArray[np.float64]:
         """Compute the joint log-probability of every text and each class.
@@ -125,7 +137,7 @@ class BayesRuleMixin(ClassifierMixin):
         """
         joint, weight = self._scores(X)
         if len(self.classes_) == 2:
-            return (joint[:, 1] - joint[:, 0]) / weight[:, 0]
+            return (joint[:, 1] - joint[:, 0]) / weight
         # The log-sum over the other classes is that over all less one term, which
         # cancels badly where the term is most of the sum: there sum the others.
         log_total = np.logaddexp.reduce(joint, axis=1, keepdims=True)

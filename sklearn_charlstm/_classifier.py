@@ -751,31 +751,19 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
             )
         return np.log(prior)
 
-    def log_likelihood(self, X: Collection[Any]) -> NDArray[np.float64]:
-        """Compute the log-likelihood of every text under the model of each class.
-
-        Parameters
-        ----------
-        X : sequence of str, shape (n_samples,)
-            Texts, or what `analyzer` reads.
-
-        Returns
-        -------
-        log_likelihood : ndarray of shape (n_samples, n_classes), float64
-            Logarithm of p(text | class), in nats.
-        """
+    def _evidence(
+        self, X: Collection[Any]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         check_is_fitted(self)
         sequences = analyze(X, self.vocabulary_.analyzer)
-        return np.column_stack(
+        log_likelihood = np.column_stack(
             [
                 model._log_likelihood(sequences, self.device)
                 for model in self.language_models_
             ]
         )
-
-    def _evidence_weight(self, X: Collection[Any]) -> NDArray[np.float64]:
-        sequences = analyze(X, self.vocabulary_.analyzer)
         ids, lengths = self.vocabulary_.encode(sequences)
         known = np.append(0, np.cumsum(ids != self.vocabulary_.unknown))
         ends = np.cumsum(lengths)
-        return self.evidence_weight_(known[ends] - known[ends - lengths])
+        n_known = known[ends] - known[ends - lengths]
+        return log_likelihood, self.evidence_weight_(n_known)

@@ -47,11 +47,8 @@ class NumericClassifier(_NumericRows, CharLMLanguageClassifier):
         X, y = validate_data(self, X, y, reset=reset)
         return super().partial_fit(_as_texts(X), y, classes, sample_weight)
 
-    def log_likelihood(self, X):
-        return super().log_likelihood(self._read(X))
-
-    def _evidence_weight(self, X):
-        return super()._evidence_weight(self._read(X))
+    def _evidence(self, X):
+        return super()._evidence(self._read(X))
 
     def score_samples(self, X):
         return CharLMLanguageClassifier.score_samples(self, X)
