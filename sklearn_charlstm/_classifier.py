@@ -121,11 +121,12 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         Length of the vector that stands for a character.
     num_layers : int, default=1
         LSTM layers.
-    dropout : float, default=0.2
-        Share of units dropped at random in training, in [0, 1).
-    batch_size : int, default=16
+    dropout : float, default=0.3
+        Share of units dropped at random in training, in [0, 1): others in every
+        window, the same at all its characters.
+    batch_size : int, default=32
         Windows used for one update of the weights.
-    lr : float, default=0.005
+    lr : float, default=0.01
         Learning rate of AdamW. It is constant; the weights are averaged over the
         last part of training.
     weight_decay : float, default=0.01
@@ -254,9 +255,9 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         hidden_size: int = 96,
         embedding_dim: int = 64,
         num_layers: int = 1,
-        dropout: float = 0.2,
-        batch_size: int = 16,
-        lr: float = 5e-3,
+        dropout: float = 0.3,
+        batch_size: int = 32,
+        lr: float = 0.01,
         weight_decay: float = 0.01,
         boundaries: bool = False,
         analyzer: Analyzer = "char",

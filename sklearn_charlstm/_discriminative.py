@@ -345,6 +345,7 @@ def train_jointly(
             criterion=nn.NLLLoss,
             optimizer=torch.optim.AdamW,
             optimizer__weight_decay=weight_decay,
+            optimizer__fused=True,
             lr=LEARNING_RATE_SHARE * lr,
             device=device,
             callbacks=[

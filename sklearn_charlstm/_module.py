@@ -20,6 +20,24 @@ Weights = dict[str, NDArray[np.float32]]
 _State = tuple[torch.Tensor, torch.Tensor]
 
 
+class _WindowDropout(nn.Module):
+    """Drop the same units at all steps of a window [1]_.
+
+    .. [1] Y. Gal and Z. Ghahramani, "A theoretically grounded application of dropout
+       in recurrent neural networks", NIPS 2016.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return hidden
+        mask = hidden.new_ones(len(hidden), 1, hidden.shape[2])
+        return hidden * F.dropout(mask, self.p)
+
+
 class _Network(nn.Module):
     """Embedding, LSTM, linear output; parameters as of `CharLSTM`."""
 
@@ -42,7 +60,7 @@ class _Network(nn.Module):
             # torch warns of dropout between the layers where there is only one.
             dropout=dropout if num_layers > 1 else 0.0,
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = _WindowDropout(dropout)
         self.linear = nn.Linear(hidden_size, n_outputs)
 
     def forward(

@@ -159,8 +159,9 @@ class RunningAverage:
         self.n_updates += 1
         share = (AVERAGE_DECAY + 1) / (self.n_updates + AVERAGE_DECAY)
         with torch.no_grad():
-            for name, average in self.averages.items():
-                average.lerp_(self.parameters[name], share)
+            torch._foreach_lerp_(
+                [*self.averages.values()], [*self.parameters.values()], share
+            )
 
     def weights(self) -> Weights:
         """Return the average as it is now."""
@@ -482,6 +483,8 @@ def train(
         **criterion,
         "optimizer": torch.optim.AdamW,
         "optimizer__weight_decay": weight_decay,
+        # Not every optimizer that may be asked for has one kernel for all weights.
+        **({} if "optimizer" in net_params else {"optimizer__fused": True}),
         "lr": lr,
         "device": device,
         "callbacks": callbacks,
