@@ -608,12 +608,12 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
                 "warm_start=False."
             )
         with progress_line(
-            ["all classes"],
+            [f"network {number}" for number in range(1, models[0].n_networks + 1)],
             epochs,
             self.verbose,
             desc="Joint training",
             unit="bits/class",
-        ) as [report]:
+        ) as reports:
             weights, loss_curve = train_jointly(
                 [model.weights_ for model in models],
                 models[0]._module_params,
@@ -626,9 +626,10 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
                 weight_decay=self.weight_decay,
                 seed=models[0]._seed,
                 device=resolve_device(self.device),
-                report=report,
+                n_jobs=self.n_jobs,
+                reports=reports,
             )
-        self.discriminative_loss_curve_ = np.array(loss_curve)
+        self.discriminative_loss_curve_ = loss_curve
         self.language_models_ = [
             model._with_weights(weights_of_model)
             for model, weights_of_model in zip(models, weights, strict=True)

@@ -2,7 +2,7 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
+from sklearn.utils.parallel import Parallel, delayed
 from skorch import NeuralNet
 from skorch.callbacks import Callback, GradientNormClipping
 from skorch.utils import to_tensor
@@ -17,7 +18,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from sklearn_charlstm._device import one_thread, seeded
-from sklearn_charlstm._module import CharLSTM, Weights
+from sklearn_charlstm._module import (
+    CharLSTM,
+    Weights,
+    join_networks,
+    split_networks,
+)
 from sklearn_charlstm._training import (
     MAX_GRADIENT_NORM,
     BatchesNet,
@@ -288,8 +294,9 @@ def train_jointly(
     weight_decay: float,
     seed: int,
     device: torch.device,
-    report: Callable[[int, float], None] | None = None,
-) -> tuple[list[Weights], list[float]]:
+    n_jobs: int | None = None,
+    reports: Sequence[Callable[[int, float], None] | None] | None = None,
+) -> tuple[list[Weights], NDArray[np.float64]]:
     """Fit the language models of all classes to tell the classes apart.
 
     Maximum mutual information [1]_: the loss is the cross-entropy of the class by
@@ -297,6 +304,10 @@ def train_jointly(
     the negative log-likelihood under the model of the right class. Of many classes
     those that are like each other are trained together, in other groups in every
     epoch.
+
+    The first networks of all models are trained by themselves, then the second ones
+    and so on: it was as good as to train their means, and they need not wait for each
+    other.
 
     Parameters
     ----------
@@ -313,15 +324,18 @@ def train_jointly(
     weight_decay : float
     seed : int
     device : torch.device
-    report : callable or None
-        Called after each epoch with its number, from 1, and the cross-entropy.
+    n_jobs : int or None
+        Networks of each model trained at the same time.
+    reports : list of n_networks callables or None
+        One for the networks of each number: called after each epoch with its number,
+        from 1, and the cross-entropy.
 
     Returns
     -------
     weights : list of n_classes dicts of str to ndarray
-    loss_curve : list of float
+    loss_curve : ndarray of shape (epochs,)
         Cross-entropy of the class in nats, over all lengths from one to `maxlen`
-        characters, as it was during each epoch.
+        characters, as it was during each epoch: the mean of the networks.
 
     References
     ----------
@@ -329,11 +343,47 @@ def train_jointly(
        estimation of hidden Markov model parameters for speech recognition",
        ICASSP 1986.
     """
-    batches = _JointBatches(
-        texts, vocabulary, maxlen=maxlen, batch_size=batch_size, seed=seed
+    networks = list(zip(*map(split_networks, weights), strict=True))
+    seeds = np.random.SeedSequence(seed).generate_state(len(networks)).tolist()
+    trained = Parallel(n_jobs=n_jobs)(
+        delayed(_train_networks)(
+            network,
+            module_params | {"n_networks": 1},
+            _JointBatches(
+                texts,
+                vocabulary,
+                maxlen=maxlen,
+                batch_size=batch_size,
+                seed=seed_of_network,
+            ),
+            epochs=epochs,
+            lr=LEARNING_RATE_SHARE * lr,
+            weight_decay=weight_decay,
+            device=device,
+            report=report,
+        )
+        for network, seed_of_network, report in zip(
+            networks, seeds, reports or [None] * len(networks), strict=True
+        )
     )
+    by_network, loss_curves = zip(*trained, strict=True)
+    by_model = zip(*by_network, strict=True)
+    return [join_networks(model) for model in by_model], np.mean(loss_curves, axis=0)
+
+
+def _train_networks(
+    weights: Sequence[Weights],
+    module_params: dict[str, Any],
+    batches: _JointBatches,
+    *,
+    epochs: int,
+    lr: float,
+    weight_decay: float,
+    device: torch.device,
+    report: Callable[[int, float], None] | None,
+) -> tuple[list[Weights], list[float]]:
     averaging = _Averaging()
-    with one_thread(), seeded(device, seed):
+    with one_thread(), seeded(device, batches.seed):
         models = []
         for model_weights in weights:
             model = CharLSTM(**module_params)
@@ -346,7 +396,7 @@ def train_jointly(
             optimizer=torch.optim.AdamW,
             optimizer__weight_decay=weight_decay,
             optimizer__fused=True,
-            lr=LEARNING_RATE_SHARE * lr,
+            lr=lr,
             device=device,
             callbacks=[
                 (

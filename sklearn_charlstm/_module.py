@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 import math
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -11,13 +12,33 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["CharLSTM", "Weights"]
+__all__ = ["CharLSTM", "Weights", "join_networks", "split_networks"]
 
 # What is kept of a network: parameter by name. Without torch in it, it loads on any
 # machine.
 Weights = dict[str, NDArray[np.float32]]
 
 _State = tuple[torch.Tensor, torch.Tensor]
+
+
+def split_networks(weights: Weights) -> list[Weights]:
+    """Return the weights of a `CharLSTM` for each network of it alone."""
+    networks: list[Weights] = []
+    for name, values in weights.items():
+        _, number, parameter = name.split(".", 2)
+        if int(number) == len(networks):
+            networks.append({})
+        networks[int(number)][f"networks.0.{parameter}"] = values
+    return networks
+
+
+def join_networks(networks: Sequence[Weights]) -> Weights:
+    """Return the weights of one `CharLSTM` from those of each network alone."""
+    return {
+        name.replace("0", str(number), 1): values
+        for number, weights in enumerate(networks)
+        for name, values in weights.items()
+    }
 
 
 class _WindowDropout(nn.Module):
