@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from sklearn_charlstm._language_model import CharLSTMLanguageModel
+from sklearn_charlstm._vocabulary import Vocabulary
 
 __all__ = ["Evidence", "EvidenceWeight", "Fold", "folds", "held_out_evidence"]
 
@@ -183,6 +184,7 @@ def _fold(
 
 def held_out_evidence(
     models: list[CharLSTMLanguageModel],
+    vocabulary: Vocabulary,
     held_out: Fold,
     rng: np.random.Generator,
     *,
@@ -193,7 +195,8 @@ def held_out_evidence(
     Parameters
     ----------
     models : list of n_classes CharLSTMLanguageModel
-        Of one alphabet.
+    vocabulary : Vocabulary
+        Their common alphabet.
     held_out : Fold
         Texts that the models have not seen.
     rng : Generator
@@ -224,7 +227,6 @@ def held_out_evidence(
                 for row, begin in zip(drawn, begins, strict=True)
             ]
         rows += drawn.tolist()
-    vocabulary = models[0].vocabulary_
     encoded = vocabulary.encode(fragments)
     # Running sums over all fragments, from which those of each begin.
     totals = np.zeros((len(encoded.ids) + 1, len(models)))

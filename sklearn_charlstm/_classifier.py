@@ -72,10 +72,11 @@ def _evidence_of_fold(
     held_out: Fold,
     report: Callable[[int, float], None] | None,
 ) -> Evidence:
-    clf._start(classes, training.sequences)
+    clf._start(classes, training.sequences, training.class_index)
     clf._train(*training, one_pass=False)
     evidence = held_out_evidence(
         clf.language_models_,
+        clf.vocabulary_,
         held_out,
         np.random.default_rng(clf.random_state),
         whole=clf.boundaries,
@@ -186,8 +187,8 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
     language_models_ : list of n_classes CharLSTMLanguageModel
         The models, in the order of `classes_`.
     vocabulary_ : Vocabulary
-        The alphabet that all models share, a dict from character to id. After
-        `add_class` that of the latest model, which holds the others'.
+        The common alphabet, a dict from character to id. After `add_class` that of
+        the latest model, which holds the others'.
     loss_curve_ : list of n_classes ndarrays of shape (n_iter_[k],)
         Negative log-likelihood per character of the training texts in each epoch,
         in nats, with dropout.
@@ -209,8 +210,10 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
 
     Notes
     -----
-    All models share one alphabet, the characters of all training texts. A character
-    outside it has the same small probability in each: it is no evidence for any
+    All models share one alphabet, the characters of all training texts. Each tells
+    apart those in the texts of its class; the others together are as likely as it is
+    that something new comes, and each as likely as any other. A character outside the
+    alphabet has the same small probability in every model: it is no evidence for any
     class.
 
     References
@@ -351,7 +354,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         # A copy is trained: an error or an interrupt leaves this one as it was.
         clf = copy.copy(self)
         if not (self.warm_start and hasattr(self, "language_models_")):
-            clf._start(classes, sequences)
+            clf._start(classes, sequences, class_index)
         elif not np.array_equal(classes, self.classes_):
             raise ValueError(
                 f"y holds the classes {classes}, and {self.classes_} at the start of "
@@ -373,9 +376,10 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
     ) -> Self:
         """Go once over more texts.
 
-        The alphabet is that of the first call: characters that only later texts
-        have are unknown. The state of the optimizers is kept from call to call. A
-        class that no text has been seen of has an untrained model.
+        The alphabet is that of the first call, and each model tells all of it apart:
+        characters that only later texts have are unknown. The state of the optimizers
+        is kept from call to call. A class that no text has been seen of has an
+        untrained model.
 
         Parameters
         ----------
@@ -479,7 +483,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         clf.vocabulary_ = self.vocabulary_.extended(sequences)
         [*_, seed] = self._seeds(len(classes))
         [model] = clf._train_models(
-            [clf._new_language_model(seed, clf.vocabulary_)],
+            [clf._new_language_model(seed, clf._vocabulary_of_class(sequences))],
             [sequences],
             [weights],
             [label],
@@ -528,8 +532,16 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         check_consistent_length(kept, y)
         return sequences, check_labels(y, "y")[kept], weights
 
-    def _start(self, classes: NDArray[Any], sequences: Iterable[Iterable[Any]]) -> None:
-        """Draw the weights that the training of all models starts from."""
+    def _start(
+        self,
+        classes: NDArray[Any],
+        sequences: list[Sequence[Hashable]],
+        class_index: NDArray[np.intp] | None = None,
+    ) -> None:
+        """Draw the weights that the training of all models starts from.
+
+        Without `class_index` there are more texts to come, of any tokens.
+        """
         if len(classes) < 2:
             raise ValueError(
                 f"`classes={classes}` is one class only; the classifier needs two."
@@ -538,10 +550,25 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         self.class_count_ = np.zeros(len(classes))
         self.evidence_weight_ = EvidenceWeight()
         self.vocabulary_ = Vocabulary(sequences, self.analyzer, self.boundaries)
+        vocabularies = [self.vocabulary_] * len(classes)
+        if class_index is not None:
+            vocabularies = [
+                self._vocabulary_of_class(
+                    [sequences[row] for row in np.flatnonzero(class_index == k)]
+                )
+                for k in range(len(classes))
+            ]
         self.language_models_ = self._generative_models = [
-            self._new_language_model(seed, self.vocabulary_)
-            for seed in self._seeds(len(classes))
+            self._new_language_model(seed, vocabulary)
+            for seed, vocabulary in zip(
+                self._seeds(len(classes)), vocabularies, strict=True
+            )
         ]
+
+    def _vocabulary_of_class(self, sequences: Iterable[Iterable[Any]]) -> Vocabulary:
+        return Vocabulary(
+            sequences, self.analyzer, self.boundaries, common=self.vocabulary_
+        )
 
     def _seeds(self, n_models: int) -> list[int]:
         # Drawn up front, so that nothing depends on the order of the training.
@@ -601,7 +628,8 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         if not epochs:
             return
         models = self.language_models_
-        if any(model.vocabulary_ != self.vocabulary_ for model in models):
+        vocabularies = [model.vocabulary_ for model in models]
+        if any((v.common or v) != self.vocabulary_ for v in vocabularies):
             raise ValueError(
                 "Joint training needs one alphabet, and add_class has given the "
                 "models different ones; set discriminative_epochs=0, or fit anew with "
@@ -616,7 +644,8 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         ) as reports:
             weights, loss_curve = train_jointly(
                 [model.weights_ for model in models],
-                models[0]._module_params,
+                [model._module_params for model in models],
+                vocabularies,
                 LabelledTexts.balanced(encoded, class_index, sample_weight),
                 self.vocabulary_,
                 epochs=epochs,

@@ -200,11 +200,26 @@ class _LogLikelihoods(nn.Module):
     Parameters
     ----------
     models : list of CharLSTM
+    vocabularies : list of Vocabulary
+        Of each model, with one in common.
     """
 
-    def __init__(self, models: list[CharLSTM]) -> None:
+    def __init__(
+        self, models: list[CharLSTM], vocabularies: Sequence[Vocabulary]
+    ) -> None:
         super().__init__()
         self.models = nn.ModuleList(models)
+        # From the ids in common to those of each model.
+        for k, vocabulary in enumerate(vocabularies):
+            ids = vocabulary.ids_from_common()
+            inputs = vocabulary.as_inputs(ids)
+            log_sizes = np.log(vocabulary.output_sizes).astype(np.float32)
+            for name, values in (
+                ("inputs", inputs),
+                ("targets", ids),
+                ("log_sizes", log_sizes),
+            ):
+                self.register_buffer(f"{name}_{k}", torch.from_numpy(values))
 
     def forward(
         self, inputs: torch.Tensor, targets: torch.Tensor, group: torch.Tensor
@@ -216,12 +231,16 @@ class _LogLikelihoods(nn.Module):
         log_likelihood : tensor of shape (n_windows, n_steps, group)
             In nats; 0 where the target is `IGNORE`.
         """
-        wanted = targets.clamp(min=0)[:, :, None]
         known = targets != IGNORE
+        targets = targets.clamp(min=0)
         scores = []
         for k in group[0].tolist():
             model = self.models[k]
-            log_probabilities = model.log_probabilities(model(inputs)[0])
+            logits, _ = model(getattr(self, f"inputs_{k}")[inputs])
+            wanted = getattr(self, f"targets_{k}")[targets][:, :, None]
+            log_probabilities = model.log_probabilities(logits) - getattr(
+                self, f"log_sizes_{k}"
+            )
             scores.append(log_probabilities.gather(2, wanted).squeeze(2) * known)
         return torch.stack(scores, dim=2)
 
@@ -283,7 +302,8 @@ class _CrossEntropyReport(EpochReport):
 
 def train_jointly(
     weights: list[Weights],
-    module_params: dict[str, Any],
+    module_params: Sequence[dict[str, Any]],
+    vocabularies: Sequence[Vocabulary],
     texts: LabelledTexts,
     vocabulary: Vocabulary,
     *,
@@ -313,10 +333,12 @@ def train_jointly(
     ----------
     weights : list of n_classes dicts of str to ndarray
         Where to start from: the language models as they were fitted apart.
-    module_params : dict
+    module_params : list of n_classes dicts
         Arguments of `CharLSTM`.
+    vocabularies : list of n_classes Vocabulary
     texts : LabelledTexts
     vocabulary : Vocabulary
+        The one in common, that the texts are encoded with.
     epochs, maxlen, batch_size : int
         Windows of a batch are counted for each class.
     lr : float
@@ -348,7 +370,8 @@ def train_jointly(
     trained = Parallel(n_jobs=n_jobs)(
         delayed(_train_networks)(
             network,
-            module_params | {"n_networks": 1},
+            [params | {"n_networks": 1} for params in module_params],
+            vocabularies,
             _JointBatches(
                 texts,
                 vocabulary,
@@ -373,7 +396,8 @@ def train_jointly(
 
 def _train_networks(
     weights: Sequence[Weights],
-    module_params: dict[str, Any],
+    module_params: Sequence[dict[str, Any]],
+    vocabularies: Sequence[Vocabulary],
     batches: _JointBatches,
     *,
     epochs: int,
@@ -385,13 +409,14 @@ def _train_networks(
     averaging = _Averaging()
     with one_thread(), seeded(device, batches.seed):
         models = []
-        for model_weights in weights:
-            model = CharLSTM(**module_params)
+        for model_weights, params in zip(weights, module_params, strict=True):
+            model = CharLSTM(**params)
             model.load_numpy_weights(model_weights)
             models.append(model)
         net = _DiscriminativeNet(
             _LogLikelihoods,
             module__models=models,
+            module__vocabularies=vocabularies,
             criterion=nn.NLLLoss,
             optimizer=torch.optim.AdamW,
             optimizer__weight_decay=weight_decay,

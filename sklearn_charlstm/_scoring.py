@@ -96,14 +96,17 @@ def _score_batch(
         inside = steps < lengths[:n_rows, None]
         positions = np.where(inside, starts[:n_rows, None] + steps, 0)
         targets = ids[positions].astype(np.int64)
-        inputs = np.concatenate([last[:n_rows], targets[:, :-1]], axis=1)
-        last = targets[:, -1:]
+        history = vocabulary.as_inputs(targets)
+        inputs = np.concatenate([last[:n_rows], history[:, :-1]], axis=1)
+        last = history[:, -1:]
         if state is not None:
             state = tuple(part[:, :n_rows].contiguous() for part in state)
         logits, state = module(torch.as_tensor(inputs, device=device), state)
         known = targets != vocabulary.unknown
-        wanted = torch.as_tensor(np.where(known, targets, 0), device=device)
+        outputs = np.where(known, targets, 0)
+        wanted = torch.as_tensor(outputs, device=device)
         chosen = module.log_probabilities(logits).gather(2, wanted[:, :, None])
         scores = chosen.squeeze(2).cpu().numpy().astype(np.float64)
+        scores -= np.log(vocabulary.output_sizes)[outputs]
         scores = np.where(known, vocabulary.log_known + scores, vocabulary.log_unknown)
         out[positions[inside]] = scores[inside]

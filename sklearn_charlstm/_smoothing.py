@@ -97,7 +97,7 @@ class KneserNey:
             tables.append(_Table.of(history[used], ids[used], weights[used], shape))
         # A node is a history: the probabilities that its discounted counts give, and
         # the node of the history without its first token, which shares out the rest.
-        # Node 0 stands for what is before all counts, where every token is as likely;
+        # Node 0 stands for what is before all counts, where every token is as likely
         # not in its row, which would be the only dense one.
         kept = [csr_array((1, vocabulary.n_outputs))]
         rest: list[_Floats] = [np.ones(1)]
@@ -124,6 +124,8 @@ class KneserNey:
         self._kept = vstack(kept, format="csr", dtype=np.float32)
         self._rest = np.concatenate(rest).astype(np.float32)
         self._shorter = np.concatenate(shorter_nodes)
+        sizes = vocabulary.output_sizes
+        self._base = (sizes / sizes.sum()).astype(np.float32)
 
     def distributions(
         self, places: NDArray[np.integer], n_before: NDArray[np.integer]
@@ -156,7 +158,7 @@ class KneserNey:
         mixture = csr_array(
             (shares.ravel(), nodes.ravel(), begins), shape=(len(nodes), n_nodes)
         )
-        probabilities = (mixture @ self._kept).toarray() + share[:, None] / n_outputs
+        probabilities = (mixture @ self._kept).toarray() + share[:, None] * self._base
         return probabilities.reshape(*places.shape, n_outputs)
 
 

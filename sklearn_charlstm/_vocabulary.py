@@ -65,6 +65,10 @@ class Vocabulary(dict[Hashable, int]):
     tokens together have a fixed probability, shared equally, and the predicted ones
     share the rest. So the distribution over all possible tokens sums to one.
 
+    The models of several classes have a common alphabet, and each tells apart only the
+    tokens of its class. The others have one id, `foreign`, and share its probability
+    equally: a network does not grow with the number of classes.
+
     Parameters
     ----------
     sequences : iterable of sequences of hashable tokens
@@ -76,6 +80,8 @@ class Vocabulary(dict[Hashable, int]):
     boundaries : bool
         Whether the beginning and the end of a text are evidence: it then starts
         with <bos> and ends with <eos>, else with <cut>, like any fragment.
+    common : Vocabulary or None
+        Of all classes, where the texts are those of one.
 
     Raises
     ------
@@ -88,6 +94,7 @@ class Vocabulary(dict[Hashable, int]):
         sequences: Iterable[Iterable[Hashable]],
         analyzer: Analyzer,
         boundaries: bool,
+        common: "Vocabulary | None" = None,
     ) -> None:
         tokens = dict.fromkeys(chain.from_iterable(sequences))
         if not tokens:
@@ -95,24 +102,30 @@ class Vocabulary(dict[Hashable, int]):
         super().__init__((token, id_) for id_, token in enumerate(tokens))
         self.analyzer = analyzer
         self.boundaries = boundaries
-        n_tokens = len(tokens)
+        self.common = common
+        self.n_foreign = 0 if common is None else len(common.keys() - tokens.keys())
+        # Where there are none it is no id.
+        self.foreign = len(tokens) if self.n_foreign else -1
+        n_ids = len(tokens) + bool(self.n_foreign)
         # One id for both: as input it begins a text, as target it ends one.
-        self.bos = self.eos = n_tokens
-        self.unknown = n_tokens + 1
-        self.cut = n_tokens + 2
-        self.n_inputs = n_tokens + 3
-        self.n_outputs = n_tokens + bool(boundaries)
+        self.bos = self.eos = n_ids
+        self.unknown = n_ids + 1
+        self.cut = n_ids + 2
+        self.n_inputs = n_ids + 3
+        self.n_outputs = n_ids + bool(boundaries)
         self.first_input = self.bos if boundaries else self.cut
-        n_unknown = self._n_unknown()
-        self._set_log_unknown(
-            np.log(UNKNOWN_MASS / n_unknown) if n_unknown else -np.inf
-        )
+        if common is not None:
+            self._set_log_unknown(common.log_unknown)
+        elif n_unknown := self._n_unknown():
+            self._set_log_unknown(np.log(UNKNOWN_MASS / n_unknown))
+        else:
+            self._set_log_unknown(-np.inf)
 
     def _n_unknown(self) -> int:
         if self.analyzer == "char":
-            return _N_CODE_POINTS - len(self)
+            return _N_CODE_POINTS - len(self) - self.n_foreign
         if self.analyzer == "byte":
-            return _N_BYTES - len(self)
+            return _N_BYTES - len(self) - self.n_foreign
         return 1
 
     def _set_log_unknown(self, log_unknown: float) -> None:
@@ -138,7 +151,45 @@ class Vocabulary(dict[Hashable, int]):
         return extended
 
     def __missing__(self, token: Hashable) -> int:
+        if self.common is not None and token in self.common:
+            return self.foreign
         return self.unknown
+
+    @property
+    def output_sizes(self) -> NDArray[np.float64]:
+        """How many tokens each output stands for, of shape (n_outputs,)."""
+        sizes = np.ones(self.n_outputs)
+        if self.n_foreign:
+            sizes[self.foreign] = self.n_foreign
+        return sizes
+
+    def as_inputs(self, ids: NDArray[Any]) -> NDArray[Any]:
+        """Return the ids as a network reads them: foreign tokens as unknown ones.
+
+        It is trained with texts that have neither.
+
+        Parameters
+        ----------
+        ids : ndarray of integer
+
+        Returns
+        -------
+        ids : ndarray of the same shape, integer
+        """
+        if not self.n_foreign:
+            return ids
+        return np.where(ids == self.foreign, self.unknown, ids)
+
+    def ids_from_common(self) -> NDArray[np.int64]:
+        """Return the id here of every id of the common alphabet.
+
+        Returns
+        -------
+        ids : ndarray of shape (common.n_inputs,), int64
+        """
+        common = self if self.common is None else self.common
+        special = [self.bos, self.unknown, self.cut]
+        return np.array([*map(self.__getitem__, common), *special])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} tokens)"

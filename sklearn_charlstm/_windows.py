@@ -182,7 +182,7 @@ class WindowBatches:
         inputs[:, 0] = np.where(
             begins_text, self.vocabulary.first_input, self.vocabulary.cut
         )
-        history = ids[:, :-1]
+        history = self.vocabulary.as_inputs(ids[:, :-1])
         blanked = rng.random(history.shape, dtype=np.float32) < UNKNOWN_SHARE
         inputs[:, 1:] = np.where(blanked, self.vocabulary.unknown, history)
         return inputs, targets, places

@@ -95,7 +95,7 @@ def test_evidence_of_fragments(whole):
         ["a" * 500, "aa?", "a?" * 250], np.array([0, 1, 1]), np.array([1.0, 2.0, 3.0])
     )
     rng = np.random.default_rng(0)
-    evidence = held_out_evidence(models, held_out, rng, whole=whole)
+    evidence = held_out_evidence(models, vocabulary, held_out, rng, whole=whole)
     n_known = evidence.n_known
     np.testing.assert_array_equal(evidence.log_likelihood[:, 0], -n_known)
     np.testing.assert_array_equal(evidence.log_likelihood[:, 1], -2 * n_known)

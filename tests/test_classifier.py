@@ -124,7 +124,23 @@ def test_end_to_end(tiny, texts, labels):
 
 def test_all_models_share_the_alphabet(clf, texts):
     assert set(clf.vocabulary_) == set("".join(texts))
-    assert all(model.vocabulary_ == clf.vocabulary_ for model in clf.language_models_)
+    everything = [chr(code) for code in range(0x110000)]
+    for k, model in enumerate(clf.language_models_):
+        assert set(model.vocabulary_) == set("".join(texts[k::2]))
+        mass = np.exp(model.score_samples(everything)).sum()
+        assert mass == pytest.approx(1, abs=1e-6)
+
+
+def test_foreign_characters_are_as_likely_as_each_other(clf):
+    english, french = clf.language_models_
+    # Of the alphabet, and only in the texts of the other class.
+    first, second, own = english.score_samples(["l", "i", "a"])
+    assert first == second < own
+    first, second = french.score_samples(["g", "d"])
+    assert first == second
+    # After one it is as after an unknown one.
+    [[_, after_foreign], [_, after_unknown]] = english.char_log_likelihood(["la", "Жa"])
+    assert after_foreign == after_unknown
 
 
 def test_unknown_characters_are_no_evidence(clf):

@@ -128,7 +128,8 @@ def test_the_classes_are_told_apart_better(output):
     seen: list[list[tuple[int, float]]] = [[], []]
     trained, loss_curve = train_jointly(
         start,
-        params,
+        [params, params],
+        [vocabulary, vocabulary],
         labelled_texts,
         vocabulary,
         epochs=25,
