@@ -4,8 +4,12 @@
 
 `--data` holds `udhr/<code>.txt` and `sentences/<code>.txt`. All text is lower-cased,
 its white space folded; fragments are cut anywhere from text no classifier has seen.
+Names are whole texts: of countries and languages, in ten languages, as Babel brings
+them from the Common Locale Data Repository; those to test with are of other countries
+and languages, in every one of the ten. There the rivals are given marks of both ends.
 Each seed draws other fragments and trains other models. The intervals are 95 % of the
-bootstrap over blocks of 100 characters of the test text: fragments overlap. In the
+bootstrap over blocks of 100 characters of the test text, as fragments overlap, or over
+what is named. In the
 task of one language against itself nothing can be learned: there an AUC of 0.5 is
 right. fastText, lingua and py3langid are compared where they are installed. With
 `--quick` a few tiny models show that everything runs.
@@ -18,7 +22,7 @@ import copy
 import csv
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +41,10 @@ from sklearn_charlstm import CharLMLanguageClassifier
 LSTM = "LSTM"
 LSTM_APART = "LSTM apart"
 TEN = ("da", "nb", "sv", "nl", "de", "en", "fr", "es", "pt", "it")
+TWENTY = (*TEN, "bg", "cs", "el", "fi", "hu", "pl", "ru", "sk", "tr", "uk")
+# Some texts of the Declaration are only its title.
+SHORTEST_TEXT = 3000
+START, END = "\x02", "\x03"
 BLOCK = 100
 RUN = 20
 N_RESAMPLES = 200
@@ -55,11 +63,20 @@ class Task:
 
     name: str
     corpus: str
-    codes: tuple[str, ...]
-    lengths: tuple[int, ...]
+    # None: all there are.
+    codes: tuple[str, ...] | None
+    # "whole": texts that are not cut.
+    lengths: tuple[int | str, ...]
     n_fragments: int
     # Of training text for each class; None: all there is.
     n_characters: int | None = None
+    # Some take too long, or too much memory, with hundreds of classes.
+    rivals: tuple[str, ...] | None = None
+
+    @property
+    def is_whole(self):
+        """Whether the texts are not cut."""
+        return self.lengths == ("whole",)
 
 
 PAIRS = [("eng", "fra"), ("spa", "por_PT"), ("dan", "nob"), ("ces", "slk")]
@@ -67,17 +84,42 @@ TASKS = [
     *(Task("/".join(p), "udhr", p, (3, 5, 10, 20, 50, 200), 2000) for p in PAIRS),
     Task("eng/eng", "udhr", ("eng", "eng"), (3, 5, 10, 20), 2000),
     Task("ten languages", "sentences", TEN, (5, 10, 20, 40), 300),
+    Task("twenty languages", "sentences", TWENTY, (5, 10, 20, 40), 300),
+    Task(
+        "all of the Declaration",
+        "udhr",
+        None,
+        (10, 20, 50),
+        20,
+        rivals=("Witten-Bell", "Kneser-Ney", "fastText"),
+    ),
+    Task("names in ten languages", "names", TEN, ("whole",), 0),
     *(
         Task(f"{'/'.join(pair)}, {n:,} characters", "sentences", pair, (5, 10), 2000, n)
         for pair in [("en", "fr"), ("da", "nb")]
         for n in (1_000, 3_000, 9_000, 30_000, 80_000)
     ),
 ]
-QUICK = [Task("eng/fra", "udhr", PAIRS[0], (5, 20), 50)]
+QUICK = [
+    Task("eng/fra", "udhr", PAIRS[0], (5, 20), 50),
+    Task("names", "names", ("en", "fr"), ("whole",), 0),
+]
+
+
+def all_codes(data):
+    """Return the names of the texts of the Declaration that are no mere title."""
+    paths = sorted((Path(data) / "udhr").glob("*.txt"))
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in paths}
+    return tuple(code for code, text in texts.items() if len(text) >= SHORTEST_TEXT)
 
 
 def read(data, task):
-    """Return a training and a test text for each class: four fifths and one."""
+    """Return the training and the test texts of each class: four fifths and one.
+
+    Running text is one text.
+    """
+    if task.corpus == "names":
+        return read_names(task.codes)
     train, test = [], []
     for k, code in enumerate(task.codes):
         path = Path(data) / task.corpus / f"{code}.txt"
@@ -88,15 +130,44 @@ def read(data, task):
             # Against itself: runs of words go to one class and the other by turns.
             parts = [word for i, word in enumerate(parts) if i // RUN % 2 == k]
         cut = len(parts) * 8 // 10
-        train.append(" ".join(" ".join(parts[:cut]).split())[: task.n_characters])
-        test.append(" ".join(" ".join(parts[cut:]).split()))
+        train.append([" ".join(" ".join(parts[:cut]).split())[: task.n_characters]])
+        test.append([" ".join(" ".join(parts[cut:]).split())])
     return train, test
+
+
+def read_names(codes):
+    """Return names of countries and languages, of others to train than to test."""
+    from babel import Locale
+
+    locales = [Locale(code) for code in codes]
+    names = [{**locale.territories, **locale.languages} for locale in locales]
+    # Regions of the world have numbers.
+    common = set.intersection(*map(set, names))
+    keys = sorted(key for key in common if not key.isdigit())
+    keys = np.random.default_rng(0).permutation(keys)
+    cut = len(keys) * 8 // 10
+    return tuple(
+        [[of_locale[key].lower() for key in part] for of_locale in names]
+        for part in (keys[:cut], keys[cut:])
+    )
+
+
+def whole_texts(texts):
+    """Return the texts, their classes, and which of its class each is."""
+    X = [text for of_class in texts for text in of_class]
+    y = np.repeat(range(len(texts)), [len(of_class) for of_class in texts])
+    return X, y, np.concatenate([np.arange(len(of_class)) for of_class in texts])
+
+
+def marked(texts):
+    """Return the texts with marks of both ends, for those that do not see them."""
+    return [[f"{START}{text}{END}" for text in of_class] for of_class in texts]
 
 
 def cut_fragments(texts, length, n_fragments, rng):
     """Return fragments, their classes, and the blocks of text they are from."""
     X, y, blocks = [], [], []
-    for k, text in enumerate(texts):
+    for k, [text] in enumerate(texts):
         for start in rng.integers(0, len(text) - length + 1, size=n_fragments):
             X.append(text[start : start + length])
             y.append(k)
@@ -106,10 +177,14 @@ def cut_fragments(texts, length, n_fragments, rng):
 
 def of_fragments(classifier, texts, lengths, seed):
     """Fit a classifier that needs many samples: to fragments of the training text."""
+    if lengths == ("whole",):
+        X, y, _ = whole_texts(texts)
+        return classifier.fit(X, y)
     rng = np.random.default_rng(seed)
+    n_fragments = 4000 if len(texts) <= len(TWENTY) else 400
     X, y = [], []
-    for k, text in enumerate(texts):
-        for length in rng.integers(1, max(lengths) + 1, size=4000):
+    for k, [text] in enumerate(texts):
+        for length in rng.integers(1, max(lengths) + 1, size=n_fragments):
             start = rng.integers(0, len(text) - length + 1)
             X.append(text[start : start + length])
             y.append(k)
@@ -121,25 +196,26 @@ def n_grams(vectorizer):
     return vectorizer(analyzer="char", ngram_range=(1, 5), lowercase=False)
 
 
-def lstm(texts, seed, quick):
+def lstm(texts, seed, quick, n_jobs, *, boundaries):
     """Fit the classifier of this package, with default parameters."""
     tiny = {"epochs": 2, "n_networks": 1, "hidden_size": 16, "discriminative_epochs": 2}
     clf = CharLMLanguageClassifier(random_state=seed, **(tiny if quick else {}))
-    # For `without_joint_training`; it changes nothing here.
-    clf.set_params(warm_start=True)
-    return clf.fit(texts, range(len(texts)))
+    # `warm_start` for `without_joint_training`; it changes nothing here.
+    clf.set_params(boundaries=boundaries, n_jobs=n_jobs, warm_start=True)
+    X, y, _ = whole_texts(texts)
+    return clf.fit(X, y)
 
 
 def without_joint_training(clf, texts):
     """Return the same classifier as it was before, and not calibrated."""
     apart = copy.copy(clf).set_params(discriminative_epochs=0, calibration_folds=0)
-    return apart.fit(texts, range(len(texts)))
+    X, y, _ = whole_texts(texts)
+    return apart.fit(X, y)
 
 
-def classifiers(codes, quick) -> dict[str, Callable]:
+def rivals(task) -> dict[str, Callable]:
     """Return functions from (training texts, lengths, seed) to fitted classifiers."""
     by_name = {
-        LSTM: lambda texts, lengths, seed: lstm(texts, seed, quick),
         "naive Bayes": lambda texts, lengths, seed: of_fragments(
             make_pipeline(n_grams(CountVectorizer), MultinomialNB(alpha=0.1)),
             texts,
@@ -157,19 +233,23 @@ def classifiers(codes, quick) -> dict[str, Callable]:
     }
     for smoothing, name in ((WittenBell, "Witten-Bell"), (KneserNey, "Kneser-Ney")):
         by_name[name] = lambda texts, lengths, seed, smoothing=smoothing: (
-            NGramLanguageClassifier(smoothing).fit(texts, range(len(texts)))
+            NGramLanguageClassifier(smoothing).fit(*whole_texts(texts)[:2])
         )
     if installed("fasttext"):
         by_name["fastText"] = lambda texts, lengths, seed: of_fragments(
             FastText(random_state=seed), texts, lengths, seed
         )
     # These two have read far more text, of other sources.
-    if len(set(codes)) == len(codes):
+    if len(set(task.codes)) == len(task.codes):
         if installed("lingua"):
-            by_name["lingua"] = lambda texts, lengths, seed: Lingua(codes)
+            by_name["lingua"] = lambda texts, lengths, seed: Lingua(task.codes)
         if installed("py3langid"):
-            by_name["py3langid"] = lambda texts, lengths, seed: Py3Langid(codes)
-    return by_name
+            by_name["py3langid"] = lambda texts, lengths, seed: Py3Langid(task.codes)
+    return {
+        name: fit
+        for name, fit in by_name.items()
+        if task.rivals is None or name in task.rivals
+    }
 
 
 def score(y, log_proba):
@@ -202,28 +282,43 @@ def resample(y, log_probas, blocks, rng):
     return np.array(scores)
 
 
-def run(task, seed, data, quick):
+def run(task, seed, data, quick, n_jobs):
     """Train everything on one task with one seed; return a row per length."""
+    if task.codes is None:
+        task = replace(task, codes=all_codes(data))
     train, test = read(data, task)
     fitted, seconds = {}, {}
-    for name, fit in classifiers(task.codes, quick).items():
+    start = time.perf_counter()
+    fitted[LSTM] = lstm(train, seed, quick, n_jobs, boundaries=task.is_whole)
+    seconds[LSTM] = time.perf_counter() - start
+    for name, fit in rivals(task).items():
         start = time.perf_counter()
-        fitted[name] = fit(train, task.lengths, seed)
+        fitted[name] = fit(
+            marked(train) if task.is_whole else train, task.lengths, seed
+        )
         seconds[name] = time.perf_counter() - start
     fitted[LSTM_APART] = without_joint_training(fitted[LSTM], train)
     seconds[LSTM_APART] = np.nan
     bits_per_character = {name: bits(clf, test) for name, clf in fitted.items()}
     rows = []
     for length in task.lengths:
-        rng = np.random.default_rng([seed, length])
-        # Long ones overlap so much that more of them say nothing new.
-        n_fragments = task.n_fragments // (1 if length <= 20 else 4)
-        X, y, blocks = cut_fragments(test, length, n_fragments, rng)
-        log_probas = [clf.predict_log_proba(X) for clf in fitted.values()]
+        if task.is_whole:
+            X, y, blocks = whole_texts(test)
+            X_of_rivals, _, _ = whole_texts(marked(test))
+        else:
+            rng = np.random.default_rng([seed, length])
+            # Long ones overlap so much that more of them say nothing new.
+            n_fragments = task.n_fragments // (1 if length <= 20 else 4)
+            X, y, blocks = cut_fragments(test, length, n_fragments, rng)
+            X_of_rivals = X
+        log_probas = []
+        for name, clf in fitted.items():
+            sees_ends = name in (LSTM, LSTM_APART, "lingua", "py3langid")
+            log_probas.append(clf.predict_log_proba(X if sees_ends else X_of_rivals))
         scores = [score(y, log_proba) for log_proba in log_probas]
         # The same draws for every seed: all seeds share the test text, and a mean
         # over seeds must not average its sampling error away.
-        draws = np.random.default_rng(length)
+        draws = np.random.default_rng(0)
         resamples = resample(y, log_probas, blocks, draws)
         for number, name in enumerate(fitted):
             proba = np.exp(log_probas[number])
@@ -250,10 +345,11 @@ def bits(clf, test):
     if isinstance(clf, CharLMLanguageClassifier):
         models = clf.language_models_
         return np.mean(
-            [m.bits_per_character([t]) for m, t in zip(models, test, strict=True)]
+            [m.bits_per_character(texts) for m, texts in zip(models, test, strict=True)]
         )
-    if isinstance(clf, NGramLanguageClassifier):
-        return np.mean([clf.bits_per_character(k, t) for k, t in enumerate(test)])
+    # Of whole texts they say nothing: their marks are characters like others.
+    if isinstance(clf, NGramLanguageClassifier) and len(test[0]) == 1:
+        return np.mean([clf.bits_per_character(k, t) for k, [t] in enumerate(test)])
     return np.nan
 
 
@@ -317,8 +413,11 @@ def main():
     tasks = QUICK if args.quick else TASKS
     if args.tasks:
         tasks = [task for task in tasks if task.name in args.tasks]
-    results = Parallel(n_jobs=args.n_jobs)(
-        delayed(run)(task, seed, args.data, args.quick)
+    # Side by side the tasks, or the classes of one.
+    n_runs = len(tasks) * args.seeds
+    of_runs, of_classes = (args.n_jobs, 1) if n_runs > 1 else (1, args.n_jobs)
+    results = Parallel(n_jobs=of_runs)(
+        delayed(run)(task, seed, args.data, args.quick, of_classes)
         for task in tasks
         for seed in range(args.seeds)
     )

@@ -36,10 +36,10 @@ def test_accuracy_quick(udhr_folder, tmp_path):
     subprocess.run(command, check=True, capture_output=True)
     with (tmp_path / "accuracy.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert {row["characters"] for row in rows} == {"5", "20"}
+    assert {row["characters"] for row in rows} == {"5", "20", "whole"}
     names = {row["classifier"] for row in rows}
     assert {"LSTM", "Kneser-Ney", "naive Bayes"} < names
-    assert len(rows) == 2 * len(names)
+    assert len(rows) == 3 * len(names)
     for row in rows:
         assert 0.6 < float(row["AUC or accuracy"]) <= 1
         assert 0 <= float(row["calibration error"]) <= 1
