@@ -43,6 +43,7 @@ from sklearn_charlstm._language_model import (
     check_no_early_stopping,
 )
 from sklearn_charlstm._progress import progress_line
+from sklearn_charlstm._scoring import text_log_likelihood
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
 __all__ = ["CharLMLanguageClassifier"]
@@ -443,8 +444,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         """Train the language model of one more class; leave the others as they are.
 
         The alphabet of the new model is the common one and the characters of its own
-        texts. The log-likelihoods under the other models stay the same to the last
-        bit.
+        texts. The log-likelihoods under the other models stay the same.
 
         Parameters
         ----------
@@ -786,14 +786,14 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         self, X: Collection[Any]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         check_is_fitted(self)
-        sequences = analyze(X, self.vocabulary_.analyzer)
-        log_likelihood = np.column_stack(
-            [
-                model._log_likelihood(sequences, self.device)
-                for model in self.language_models_
-            ]
+        encoded = self.vocabulary_.encode(analyze(X, self.vocabulary_.analyzer))
+        log_likelihood = text_log_likelihood(
+            [model._as_scored(model.weights_) for model in self.language_models_],
+            encoded,
+            self.vocabulary_,
+            resolve_device(self.device),
         )
-        ids, lengths = self.vocabulary_.encode(sequences)
+        ids, lengths = encoded
         known = np.append(0, np.cumsum(ids != self.vocabulary_.unknown))
         ends = np.cumsum(lengths)
         n_known = known[ends] - known[ends - lengths]

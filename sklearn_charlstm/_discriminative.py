@@ -201,17 +201,22 @@ class _LogLikelihoods(nn.Module):
     ----------
     models : list of CharLSTM
     vocabularies : list of Vocabulary
-        Of each model, with one in common.
+        Of each model.
+    common : Vocabulary
+        What the windows are encoded with.
     """
 
     def __init__(
-        self, models: list[CharLSTM], vocabularies: Sequence[Vocabulary]
+        self,
+        models: list[CharLSTM],
+        vocabularies: Sequence[Vocabulary],
+        common: Vocabulary,
     ) -> None:
         super().__init__()
         self.models = nn.ModuleList(models)
         # From the ids in common to those of each model.
         for k, vocabulary in enumerate(vocabularies):
-            ids = vocabulary.ids_from_common()
+            ids = vocabulary.ids_from(common)
             inputs = vocabulary.as_inputs(ids)
             log_sizes = np.log(vocabulary.output_sizes).astype(np.float32)
             for name, values in (
@@ -417,6 +422,7 @@ def _train_networks(
             _LogLikelihoods,
             module__models=models,
             module__vocabularies=vocabularies,
+            module__common=batches.vocabulary,
             criterion=nn.NLLLoss,
             optimizer=torch.optim.AdamW,
             optimizer__weight_decay=weight_decay,

@@ -24,7 +24,11 @@ from sklearn_charlstm._base import TextInputMixin
 from sklearn_charlstm._device import resolve_device
 from sklearn_charlstm._module import Weights
 from sklearn_charlstm._progress import progress_line
-from sklearn_charlstm._scoring import token_log_likelihood
+from sklearn_charlstm._scoring import (
+    Model,
+    text_log_likelihood,
+    token_log_likelihood,
+)
 from sklearn_charlstm._training import (
     EarlyStopping,
     TrainingState,
@@ -393,7 +397,7 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
 
         def validation_loss(candidate: Weights) -> float:
             log_likelihood = token_log_likelihood(
-                candidate, self._module_params, validation, self.vocabulary_, device
+                self._as_scored(candidate), validation, device
             )
             return -float(np.average(log_likelihood, weights=weights))
 
@@ -510,22 +514,12 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         """Return log-likelihoods of all tokens and the number of tokens per text."""
         encoded = self.vocabulary_.encode(sequences)
         log_likelihood = token_log_likelihood(
-            self.weights_,
-            self._module_params,
-            encoded,
-            self.vocabulary_,
-            resolve_device(device),
+            self._as_scored(self.weights_), encoded, resolve_device(device)
         )
         return log_likelihood, encoded.lengths
 
-    def _log_likelihood(
-        self, sequences: list[Sequence[Hashable]], device: str
-    ) -> NDArray[np.float64]:
-        """Return the log-likelihood of every analyzed text."""
-        log_likelihood, lengths = self._token_log_likelihood(sequences, device)
-        sums = np.zeros(len(lengths))
-        np.add.at(sums, np.repeat(np.arange(len(lengths)), lengths), log_likelihood)
-        return sums
+    def _as_scored(self, weights: Weights) -> Model:
+        return Model(weights, self._module_params, self.vocabulary_)
 
     def char_log_likelihood(self, X: Collection[Any]) -> list[NDArray[np.float64]]:
         """Compute the log-likelihood of every character given those before it.
@@ -557,7 +551,14 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         log_likelihood : ndarray of shape (n_samples,), float64
             In nats.
         """
-        return self._log_likelihood(self._analyze(X), self.device)
+        sequences = self._analyze(X)
+        log_likelihood = text_log_likelihood(
+            [self._as_scored(self.weights_)],
+            self.vocabulary_.encode(sequences),
+            self.vocabulary_,
+            resolve_device(self.device),
+        )
+        return log_likelihood[:, 0]
 
     def score(self, X: Collection[Any], y: object = None) -> float:
         """Compute the mean log-likelihood of the texts.

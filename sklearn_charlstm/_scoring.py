@@ -2,44 +2,212 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
-from typing import Any
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
 from sklearn_charlstm._device import one_thread
-from sklearn_charlstm._module import CharLSTM, Weights
+from sklearn_charlstm._module import CharLSTM, Weights, split_networks
+from sklearn_charlstm._prefixes import Level, PrefixTree
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
-__all__ = ["token_log_likelihood"]
+__all__ = ["Model", "text_log_likelihood", "token_log_likelihood"]
 
-# Bounds on memory: padded tokens computed at once, and steps of one chunk.
+DTYPE = torch.float32
+
+# Bounds on memory: texts read side by side, and their tokens before the scores are
+# handed on. On a CPU the states of more texts do not fit into its cache.
+MAX_TEXTS = {"cpu": 2**10, "cuda": 2**17, "mps": 2**14}
 MAX_TOKENS = 2**14
 MAX_STEPS = 256
 
+_State = tuple[torch.Tensor, torch.Tensor]
+_Scores = NDArray[np.float64]
 
-def token_log_likelihood(
-    weights: Weights,
-    module_params: dict[str, Any],
-    encoded: EncodedTexts,
-    vocabulary: Vocabulary,
-    device: torch.device,
-) -> NDArray[np.float64]:
-    """Compute log p(token | the tokens before it) for every token of every text.
 
-    Texts run through the network side by side, sorted by length; long ones in
-    chunks, the state of the LSTM carried along. So memory does not grow with the
-    length of the texts.
+class Model(NamedTuple):
+    """What is needed of a language model to score with it.
+
+    Attributes
+    ----------
+    weights : dict of str to ndarray
+        Of a `CharLSTM`.
+    module_params : dict
+        Its arguments.
+    vocabulary : Vocabulary
+    """
+
+    weights: Weights
+    module_params: dict[str, Any]
+    vocabulary: Vocabulary
+
+
+class _Networks:
+    """The networks of one language model, side by side, a token at a time.
 
     Parameters
     ----------
-    weights : dict of str to ndarray
-        As returned by `train`.
-    module_params : dict
-        Arguments of `CharLSTM`.
+    model : Model
+    common : Vocabulary
+        The alphabet of the texts.
+    tokens : ndarray of shape (n_tokens,), integer
+        The tokens of the texts, each once: ids of `common`.
+    device : torch.device
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        common: Vocabulary,
+        tokens: NDArray[np.int64],
+        device: torch.device,
+    ) -> None:
+        weights, params, vocabulary = model
+        self._params = params
+        self._device = device
+        self._is_sigmoid = params["output"] == "sigmoid"
+        networks = split_networks(weights)
+
+        def stacked(name: str) -> torch.Tensor:
+            arrays = [network[f"networks.0.{name}"] for network in networks]
+            return torch.from_numpy(np.stack(arrays)).to(device, DTYPE)
+
+        ids = vocabulary.ids_from(common)[tokens]
+        self._model, self._vocabulary = model, vocabulary
+        # What is read before the first token comes last.
+        self._input = np.append(vocabulary.as_inputs(ids), vocabulary.first_input)
+        distinct, rows = np.unique(self._input, return_inverse=True)
+        self._row = torch.from_numpy(rows).to(device)
+        layers = range(params["num_layers"])
+        self._recurrent = [stacked(f"lstm.weight_hh_l{layer}").mT for layer in layers]
+        biases = [
+            stacked(f"lstm.bias_ih_l{layer}") + stacked(f"lstm.bias_hh_l{layer}")
+            for layer in layers
+        ]
+        biases.append(stacked("linear.bias"))
+        weights_up = [stacked(f"lstm.weight_ih_l{layer}") for layer in layers]
+        weights_up.append(stacked("linear.weight"))
+        first, *self._upwards = [
+            (bias[:, None], weight.mT)
+            for bias, weight in zip(biases, weights_up, strict=True)
+        ]
+        # The product of embedding and first weights, once for every token.
+        bias, weight = first
+        embedding = stacked("embedding.weight")[:, torch.from_numpy(distinct)]
+        self._table = torch.baddbmm(bias, embedding, weight)
+        self._initial = torch.zeros(
+            len(networks), 1, params["hidden_size"], device=device, dtype=DTYPE
+        )
+        # Unknown tokens have no output; their probability is fixed.
+        self._known = ids != vocabulary.unknown
+        self._output = np.where(self._known, ids, 0)
+        log_size = np.log(vocabulary.output_sizes)[self._output]
+        self._log_share = np.where(
+            self._known, vocabulary.log_known - log_size, vocabulary.log_unknown
+        )
+        self._module: CharLSTM | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Forget what was read."""
+        self._state = [(self._initial, self._initial)] * len(self._recurrent)
+
+    def read_levels(self, levels: list[Level]) -> _Scores:
+        """Compute log p(target | history) of all prefixes, level after level."""
+        scores = torch.cat([self._read_level(level) for level in levels])
+        return self._shared(scores, np.concatenate([level.targets for level in levels]))
+
+    def read_texts(
+        self, inputs: NDArray[np.int64], targets: NDArray[np.int64]
+    ) -> _Scores:
+        """Compute log p(target | history) where every text has its own histories.
+
+        Parameters
+        ----------
+        inputs, targets : ndarrays of shape (n_texts, n_steps)
+            Padded with any tokens; of the texts that were read, the first ones.
+
+        Returns
+        -------
+        log_likelihood : ndarray of shape (n_texts, n_steps)
+        """
+        if self._module is None:
+            # torch's own loop over the steps.
+            self._module = CharLSTM.from_weights(self._model.weights, self._params)
+            self._module.to(self._device, DTYPE)
+        hidden_and_cell = (
+            torch.stack([layer[part][:, : len(inputs)] for layer in self._state], dim=1)
+            for part in range(2)
+        )
+        logits, state = self._module(
+            torch.from_numpy(self._input[inputs]).to(self._device),
+            tuple(part.flatten(0, 1) for part in hidden_and_cell),
+        )
+        n_layers = len(self._state)
+        self._state = list(
+            zip(
+                *(part.unflatten(0, (-1, n_layers)).unbind(1) for part in state),
+                strict=True,
+            )
+        )
+        outputs = torch.from_numpy(self._output[targets]).to(self._device)
+        log_proba = self._module.log_probabilities(logits)
+        return self._shared(
+            log_proba.gather(2, outputs[:, :, None]).squeeze(2), targets
+        )
+
+    def _shared(self, scores: torch.Tensor, targets: NDArray[np.int64]) -> _Scores:
+        """Share the probability of an output among the tokens that it stands for."""
+        on_cpu = scores.cpu().numpy().astype(np.float64)
+        return np.where(self._known[targets], on_cpu, 0) + self._log_share[targets]
+
+    def _read_level(self, level: Level) -> torch.Tensor:
+        """Advance all histories of a level by their last token, and predict."""
+        source = torch.from_numpy(level.source).to(self._device)
+        inputs = torch.from_numpy(level.inputs).to(self._device)
+        gates = self._table[:, self._row[inputs]]
+        for layer, (hidden, cell) in enumerate(self._state):
+            gates.baddbmm_(hidden[:, source], self._recurrent[layer])
+            self._state[layer] = _lstm_cell(gates, cell[:, source])
+            bias, weight = self._upwards[layer]
+            gates = torch.baddbmm(bias, self._state[layer][0], weight)
+        # What the last layer passes on.
+        logits = gates
+        if self._is_sigmoid:
+            logits = F.logsigmoid(logits)
+        log_total = torch.logsumexp(logits, dim=2)
+        history = torch.from_numpy(level.history).to(self._device)
+        outputs = torch.from_numpy(self._output[level.targets]).to(self._device)
+        log_proba = logits[:, history, outputs] - log_total[:, history]
+        return torch.logsumexp(log_proba, dim=0) - math.log(len(logits))
+
+
+def _lstm_cell(gates: torch.Tensor, cell: torch.Tensor) -> _State:
+    """Compute hidden and cell state from the four gates, in torch's order."""
+    size = cell.shape[2]
+    gates[..., : 2 * size].sigmoid_()
+    gates[..., 2 * size : 3 * size].tanh_()
+    gates[..., 3 * size :].sigmoid_()
+    take_in, keep, candidate, give_out = gates.chunk(4, dim=2)
+    cell = (keep * cell).addcmul_(take_in, candidate)
+    return give_out * torch.tanh(cell), cell
+
+
+def token_log_likelihood(
+    model: Model, encoded: EncodedTexts, device: torch.device
+) -> _Scores:
+    """Compute log p(token | the tokens before it) for every token of every text.
+
+    Parameters
+    ----------
+    model : Model
     encoded : EncodedTexts
-    vocabulary : Vocabulary
+        By its vocabulary.
     device : torch.device
 
     Returns
@@ -47,66 +215,150 @@ def token_log_likelihood(
     log_likelihood : ndarray of shape (n_tokens,), float64
         In nats, in the order of `encoded.ids`.
     """
-    module = CharLSTM.from_weights(weights, module_params).to(device)
+    distinct, number = _distinct(encoded)
+    log_likelihood = np.empty(len(distinct.ids))
+    for _, places, scores in _scored([model], distinct, model.vocabulary, device):
+        log_likelihood[places] = scores
+    return distinct._replace(ids=log_likelihood).take(number).ids
+
+
+def text_log_likelihood(
+    models: Sequence[Model],
+    encoded: EncodedTexts,
+    vocabulary: Vocabulary,
+    device: torch.device,
+) -> _Scores:
+    """Compute log p(text) under several models.
+
+    Parameters
+    ----------
+    models : list of n_models Model
+    encoded : EncodedTexts
+    vocabulary : Vocabulary
+        What the texts are encoded with: the common alphabet.
+    device : torch.device
+
+    Returns
+    -------
+    log_likelihood : ndarray of shape (n_texts, n_models), float64
+        In nats.
+    """
+    distinct, number = _distinct(encoded)
+    lengths = distinct.lengths
+    log_likelihood = np.zeros((len(lengths), len(models)))
+    text = np.repeat(np.arange(len(lengths)), lengths)
+    for k, places, scores in _scored(models, distinct, vocabulary, device):
+        np.add.at(log_likelihood[:, k], text[places], scores)
+    return log_likelihood[number]
+
+
+def _distinct(encoded: EncodedTexts) -> tuple[EncodedTexts, NDArray[np.int64]]:
+    """Return every text once, and the number among them of each that was given.
+
+    They are in an order of their own, the longest first and those with the same
+    beginning together: batches, and with them roundings, are the same in every order
+    of the rows.
+    """
     ids, lengths = encoded
-    starts = np.cumsum(lengths) - lengths
-    spans = zip(starts, starts + lengths, strict=True)
+    ends = np.cumsum(lengths)
+    spans = zip((ends - lengths).tolist(), ends.tolist(), strict=True)
     keys = [ids[start:end].tobytes() for start, end in spans]
-    # Equal texts are scored once, and the others in an order of their own: batches,
-    # and with them roundings, are the same for every order of the rows.
-    first_row: dict[bytes, int] = {}
-    for row, key in enumerate(keys):
-        first_row.setdefault(key, row)
-    distinct = sorted(first_row, key=lambda key: (-len(key), key))
-    order = np.array([first_row[key] for key in distinct if key], dtype=np.int64)
-    log_likelihood = np.empty(len(ids))
-    done = 0
+    row = {key: row for row, key in enumerate(keys)}
+    number = {
+        key: number
+        for number, key in enumerate(sorted(row, key=lambda key: (-len(key), key)))
+    }
+    rows = np.array([row[key] for key in number], dtype=np.int64)
+    return encoded.take(rows), np.array([number[key] for key in keys], dtype=np.int64)
+
+
+def _scored(
+    models: Sequence[Model],
+    encoded: EncodedTexts,
+    vocabulary: Vocabulary,
+    device: torch.device,
+) -> Iterator[tuple[int, NDArray[np.int64], _Scores]]:
+    """Yield the number of a model, the places of some tokens, and their scores.
+
+    Memory does not grow with the number and the length of the texts.
+    """
+    tokens, ids = np.unique(encoded.ids, return_inverse=True)
+    lengths = encoded.lengths
+    starts = np.cumsum(lengths) - lengths
     with one_thread(), torch.inference_mode():
-        while done < len(order):
-            n_steps = min(lengths[order[done]], MAX_STEPS)
-            rows = order[done : done + max(1, MAX_TOKENS // n_steps)]
-            _score_batch(
-                module,
-                ids,
-                starts[rows],
-                lengths[rows],
-                vocabulary,
-                log_likelihood,
-            )
-            done += len(rows)
-    source = starts[[first_row[key] for key in keys]]
-    return log_likelihood[np.arange(len(ids)) + np.repeat(source - starts, lengths)]
+        networks = [_Networks(model, vocabulary, tokens, device) for model in models]
+        for rows in _side_by_side(lengths, MAX_TEXTS[device.type]):
+            of_rows = starts[rows], lengths[rows]
+            tree = PrefixTree(ids, *of_rows, first_input=len(tokens))
+            for of_model in networks:
+                of_model.start()
+            done, longest = 0, of_rows[1][0]
+            while done < longest:
+                n_steps = min(longest - done, MAX_STEPS)
+                if tree.are_apart:
+                    step = _next_texts(ids, *of_rows, done, n_steps)
+                else:
+                    step = _next_levels(tree, starts[rows], done, n_steps)
+                for k, of_model in enumerate(networks):
+                    yield k, step.places, step.scores(of_model)
+                done += step.n_steps
 
 
-def _score_batch(
-    module: CharLSTM,
+def _side_by_side(lengths: NDArray[np.int64], max_texts: int) -> Iterator[slice]:
+    """Yield which texts are read side by side; of none without a token."""
+    begin, n_texts = 0, np.count_nonzero(lengths)
+    while begin < n_texts:
+        n_steps = min(lengths[begin], MAX_STEPS)
+        end = begin + min(max_texts, max(1, MAX_TOKENS // n_steps))
+        yield slice(begin, min(end, n_texts))
+        begin = end
+
+
+class _Step(NamedTuple):
+    """Some more tokens of all texts: where they are, and how they are scored."""
+
+    n_steps: int
+    places: NDArray[np.int64]
+    scores: Callable[[_Networks], _Scores]
+
+
+def _next_levels(
+    tree: PrefixTree, starts: NDArray[np.int64], done: int, n_steps: int
+) -> _Step:
+    """Read prefixes that texts have in common, as long as there are any."""
+    levels = [tree.next_level()]
+    while len(levels) < n_steps and not tree.are_apart:
+        levels.append(tree.next_level())
+    places, prefix = [], []
+    n_before = 0
+    for step, level in enumerate(levels):
+        places.append(starts[: len(level.prefix)] + done + step)
+        prefix.append(level.prefix + n_before)
+        n_before += len(level.targets)
+    of_texts = np.concatenate(prefix)
+    return _Step(
+        len(levels),
+        np.concatenate(places),
+        lambda networks: networks.read_levels(levels)[of_texts],
+    )
+
+
+def _next_texts(
     ids: NDArray[Any],
     starts: NDArray[np.int64],
     lengths: NDArray[np.int64],
-    vocabulary: Vocabulary,
-    out: NDArray[np.float64],
-) -> None:
-    """Fill `out` for texts given longest first."""
-    device = next(module.parameters()).device
-    state = None
-    last = np.full((len(starts), 1), vocabulary.first_input)
-    for begin in range(0, lengths[0], MAX_STEPS):
-        n_rows = np.count_nonzero(lengths > begin)
-        steps = np.arange(begin, min(begin + MAX_STEPS, lengths[0]))
-        inside = steps < lengths[:n_rows, None]
-        positions = np.where(inside, starts[:n_rows, None] + steps, 0)
-        targets = ids[positions].astype(np.int64)
-        history = vocabulary.as_inputs(targets)
-        inputs = np.concatenate([last[:n_rows], history[:, :-1]], axis=1)
-        last = history[:, -1:]
-        if state is not None:
-            state = tuple(part[:, :n_rows].contiguous() for part in state)
-        logits, state = module(torch.as_tensor(inputs, device=device), state)
-        known = targets != vocabulary.unknown
-        outputs = np.where(known, targets, 0)
-        wanted = torch.as_tensor(outputs, device=device)
-        chosen = module.log_probabilities(logits).gather(2, wanted[:, :, None])
-        scores = chosen.squeeze(2).cpu().numpy().astype(np.float64)
-        scores -= np.log(vocabulary.output_sizes)[outputs]
-        scores = np.where(known, vocabulary.log_known + scores, vocabulary.log_unknown)
-        out[positions[inside]] = scores[inside]
+    done: int,
+    n_steps: int,
+) -> _Step:
+    """Read texts that have nothing more in common."""
+    n_texts = np.count_nonzero(lengths > done)
+    steps = done + np.arange(n_steps)
+    inside = steps < lengths[:n_texts, None]
+    places = starts[:n_texts, None] + np.where(inside, steps, done)
+    targets = ids[places]
+    inputs = ids[places - 1]
+    return _Step(
+        n_steps,
+        places[inside],
+        lambda networks: networks.read_texts(inputs, targets)[inside],
+    )

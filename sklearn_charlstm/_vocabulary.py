@@ -180,14 +180,19 @@ class Vocabulary(dict[Hashable, int]):
             return ids
         return np.where(ids == self.foreign, self.unknown, ids)
 
-    def ids_from_common(self) -> NDArray[np.int64]:
+    def ids_from(self, common: "Vocabulary") -> NDArray[np.int64]:
         """Return the id here of every id of the common alphabet.
+
+        Parameters
+        ----------
+        common : Vocabulary
 
         Returns
         -------
         ids : ndarray of shape (common.n_inputs,), int64
         """
-        common = self if self.common is None else self.common
+        if common is self:
+            return np.arange(self.n_inputs)
         special = [self.bos, self.unknown, self.cut]
         return np.array([*map(self.__getitem__, common), *special])
 

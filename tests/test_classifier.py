@@ -15,27 +15,38 @@ from sklearn_charlstm._vocabulary import Vocabulary
 
 
 class StubModel:
-    """A language model with likelihoods set by hand."""
+    """A language model with log-likelihoods of texts set by hand."""
+
+    weights_ = None
 
     def __init__(self, log_likelihood):
-        self.log_likelihood = np.array(log_likelihood, dtype=float)
+        self.log_likelihood = log_likelihood
 
-    def _log_likelihood(self, sequences, device):
-        return self.log_likelihood[: len(sequences)]
-
-
-def stubbed(log_likelihoods, classes, slope=1.0, half_length=np.inf):
-    """Return a classifier over models with these log-likelihoods (classes, texts)."""
-    clf = CharLMLanguageClassifier()
-    clf.evidence_weight_ = EvidenceWeight(slope, half_length)
-    clf.vocabulary_ = Vocabulary(["a"], "char", False)
-    clf.classes_ = np.array(classes)
-    clf.class_log_prior_ = np.full(len(classes), -np.log(len(classes)))
-    clf.language_models_ = [StubModel(row) for row in log_likelihoods]
-    return clf
+    def _as_scored(self, weights):
+        return self.log_likelihood
 
 
-def test_two_classes_decide_by_the_log_likelihood_ratio():
+@pytest.fixture
+def stubbed(monkeypatch):
+    """Return a function that makes a classifier of such models."""
+
+    def score(log_likelihoods, encoded, vocabulary, device):
+        return np.array(log_likelihoods, dtype=float).T[: len(encoded.lengths)]
+
+    def make(log_likelihoods, classes, slope=1.0, half_length=np.inf):
+        clf = CharLMLanguageClassifier()
+        clf.evidence_weight_ = EvidenceWeight(slope, half_length)
+        clf.vocabulary_ = Vocabulary(["a"], "char", False)
+        clf.classes_ = np.array(classes)
+        clf.class_log_prior_ = np.full(len(classes), -np.log(len(classes)))
+        clf.language_models_ = [StubModel(row) for row in log_likelihoods]
+        return clf
+
+    monkeypatch.setattr("sklearn_charlstm._classifier.text_log_likelihood", score)
+    return make
+
+
+def test_two_classes_decide_by_the_log_likelihood_ratio(stubbed):
     clf = stubbed([[-1.0, -5, -3], [-2.0, -1, -3]], ["a", "b"])
     X = ["x", "y", "z"]
     np.testing.assert_allclose(clf.decision_function(X), [-1, 4, 0])
@@ -51,7 +62,7 @@ def test_two_classes_decide_by_the_log_likelihood_ratio():
     )
 
 
-def test_more_classes_decide_by_the_log_odds():
+def test_more_classes_decide_by_the_log_odds(stubbed):
     rng = np.random.default_rng(0)
     clf = stubbed(rng.normal(-20, 3, size=(5, 100)), list("abcde"))
     X = [""] * 100
@@ -65,7 +76,7 @@ def test_more_classes_decide_by_the_log_odds():
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_evidence_counts_as_much_as_its_weight(n_classes):
+def test_evidence_counts_as_much_as_its_weight(stubbed, n_classes):
     rng = np.random.default_rng(0)
     log_likelihoods = rng.normal(-20, 3, size=(n_classes, 5))
     # The only known character is a.
@@ -91,7 +102,7 @@ def test_evidence_counts_as_much_as_its_weight(n_classes):
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_very_long_texts_stay_exact(n_classes):
+def test_very_long_texts_stay_exact(stubbed, n_classes):
     rows = [[-20_000.0, -20_001.5, -90_000.0][:n_classes]]
     clf = stubbed(np.transpose(rows), list("abc")[:n_classes])
     assert clf.predict([""]) == ["a"]

@@ -12,7 +12,7 @@ from sklearn_charlstm._discriminative import (
     draw_groups,
     train_jointly,
 )
-from sklearn_charlstm._scoring import token_log_likelihood
+from sklearn_charlstm._scoring import Model, text_log_likelihood
 from sklearn_charlstm._training import initial_state
 from sklearn_charlstm._vocabulary import Vocabulary
 from sklearn_charlstm._windows import IGNORE
@@ -150,10 +150,8 @@ def test_the_classes_are_told_apart_better(output):
 
     def cross_entropy(weights):
         encoded = vocabulary.encode(X)
-        joint = [
-            token_log_likelihood(w, params, encoded, vocabulary, CPU) for w in weights
-        ]
-        sums = np.sum(np.reshape(joint, (2, len(X), -1)), axis=2).T
+        models = [Model(w, params, vocabulary) for w in weights]
+        sums = text_log_likelihood(models, encoded, vocabulary, CPU)
         return log_loss(y, np.exp(sums - np.logaddexp.reduce(sums, 1, keepdims=True)))
 
     assert cross_entropy(start) == pytest.approx(np.log(2))

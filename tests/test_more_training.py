@@ -414,7 +414,8 @@ def test_add_class_leaves_the_others_as_they_are(tiny, texts, labels):
     assert clf.classes_.tolist() == ["ell", "eng", "fra"]
     assert clf.class_count_.tolist() == [2, 4, 4]
     np.testing.assert_allclose(np.exp(clf.class_log_prior_), [0.2, 0.4, 0.4])
-    np.testing.assert_array_equal(clf.log_likelihood(X)[:, 1:], before)
+    # Other characters are known, so other prefixes are read side by side.
+    np.testing.assert_allclose(clf.log_likelihood(X)[:, 1:], before, rtol=1e-6)
     assert clf.language_models_[1:] == models
     assert [models[0].vocabulary_.common, *(m.vocabulary_ for m in models)] == (
         old_vocabularies

@@ -4,10 +4,16 @@ import torch
 
 from sklearn_charlstm import _scoring
 from sklearn_charlstm._module import CharLSTM
-from sklearn_charlstm._scoring import token_log_likelihood
+from sklearn_charlstm._scoring import (
+    Model,
+    text_log_likelihood,
+    token_log_likelihood,
+)
 from sklearn_charlstm._vocabulary import Vocabulary
 
+# Equal ones, prefixes of others, and long ones that part late.
 TEXTS = ["abcab", "", "c", "bbbbbbbbbbbbbbbbb", "axb", "abc", "abcab"]
+TEXTS += ["abc" * 7 + "a", "abc" * 7 + "b", "abc" * 7, "bb", "cabacab" * 4]
 CPU = torch.device("cpu")
 
 
@@ -27,13 +33,15 @@ def model(request):
     torch.manual_seed(0)
     state = CharLSTM(**params).state_dict()
     weights = {key: 3 * value.numpy() for key, value in state.items()}
-    return weights, params, vocabulary
+    return Model(weights, params, vocabulary)
 
 
 def score(model, texts):
-    weights, params, vocabulary = model
-    encoded = vocabulary.encode(texts)
-    flat = token_log_likelihood(weights, params, encoded, vocabulary, CPU)
+    encoded = model.vocabulary.encode(texts)
+    flat = token_log_likelihood(model, encoded, CPU)
+    sums = text_log_likelihood([model], encoded, model.vocabulary, CPU)
+    text = np.repeat(np.arange(len(texts)), encoded.lengths)
+    np.testing.assert_allclose(np.bincount(text, flat, len(texts)), sums[:, 0])
     return np.split(flat, np.cumsum(encoded.lengths)[:-1])
 
 
@@ -76,16 +84,42 @@ def test_order_of_rows_is_of_no_account_to_the_last_bit(model, monkeypatch):
 def test_memory_is_bounded(model, monkeypatch):
     sizes = []
     forward = CharLSTM.forward
+    read_levels = _scoring._Networks.read_levels
 
     def watch(self, inputs, state=None):
         sizes.append(inputs.numel())
         return forward(self, inputs, state)
 
+    def watch_levels(self, levels):
+        sizes.append(sum(len(level.prefix) for level in levels))
+        return read_levels(self, levels)
+
     monkeypatch.setattr(_scoring, "MAX_TOKENS", 64)
     monkeypatch.setattr(_scoring, "MAX_STEPS", 16)
     monkeypatch.setattr(CharLSTM, "forward", watch)
-    score(model, ["abc" * 100] * 9 + ["a"] * 500)
-    assert max(sizes) <= 64
+    monkeypatch.setattr(_scoring._Networks, "read_levels", watch_levels)
+    letters = np.random.default_rng(0).choice([*"abc"], size=(40, 100))
+    short = ["".join(row[:n]) for row in letters for n in range(10)]
+    score(model, ["".join(row) for row in letters] + short)
+    assert 16 < max(sizes) <= 64
+
+
+def test_what_texts_have_in_common_is_computed_once(model, monkeypatch):
+    n_histories = 0
+    read_level = _scoring._Networks._read_level
+
+    def watch(self, level):
+        nonlocal n_histories
+        n_histories += len(level.inputs)
+        return read_level(self, level)
+
+    monkeypatch.setattr(_scoring._Networks, "_read_level", watch)
+    texts = ["abcab", "abcac", "abc", "abcab", "b"]
+    ids, lengths = model.vocabulary.encode(texts)
+    sequences = np.split(ids, np.cumsum(lengths)[:-1])
+    histories = {tuple(seq[:n]) for seq in sequences for n in range(len(seq))}
+    text_log_likelihood([model], model.vocabulary.encode(texts), model.vocabulary, CPU)
+    assert n_histories == len(histories)
 
 
 def test_torch_state_is_left_alone(model):

@@ -1,0 +1,92 @@
+"""The prefixes of texts, each once however many texts begin with it."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Level", "PrefixTree"]
+
+_Ints = NDArray[np.int64]
+
+
+class Level(NamedTuple):
+    """The distinct prefixes of one length, and what predicts their last tokens.
+
+    A *history* is a distinct prefix that is one token shorter and goes on.
+
+    Attributes
+    ----------
+    source : ndarray of shape (n_histories,)
+        Of each history, the row of its own history in the level before.
+    inputs : ndarray of shape (n_histories,)
+        The last token of each history.
+    history : ndarray of shape (n_prefixes,)
+        Which history each prefix has.
+    targets : ndarray of shape (n_prefixes,)
+        The last token of each prefix.
+    prefix : ndarray of shape (n_texts,)
+        Which prefix each text has, of those that are long enough: the first ones.
+    """
+
+    source: _Ints
+    inputs: _Ints
+    history: _Ints
+    targets: _Ints
+    prefix: _Ints
+
+
+class PrefixTree:
+    """Texts read side by side, a token at a time.
+
+    What a language model computes of a text it computes of its prefixes. Short texts
+    share many: strings of 5 letters have far fewer different beginnings than letters.
+
+    Parameters
+    ----------
+    ids : ndarray of shape (n_tokens,), integer
+        Tokens of all texts, less than `first_input`.
+    starts, lengths : ndarrays of shape (n_texts,), integer
+        Where each text begins and how many tokens it has, the longest text first.
+    first_input : int
+        What is read before the first token.
+
+    Attributes
+    ----------
+    are_apart : bool
+        Whether no two texts, of those that are long enough, have a history in common:
+        there is nothing more to share.
+    """
+
+    def __init__(
+        self, ids: NDArray[Any], starts: _Ints, lengths: _Ints, first_input: int
+    ) -> None:
+        self._ids, self._starts, self._lengths = ids, starts, lengths
+        self._n_ids = first_input + 1
+        self._length = 0
+        # Of every text its prefix; of every prefix its last token and its history.
+        self._prefix = np.zeros(len(starts), dtype=np.int64)
+        self._last = np.array([first_input])
+        self._history = np.zeros(1, dtype=np.int64)
+        self.are_apart = False
+
+    def next_level(self) -> Level:
+        """Read one more token of the texts that have one."""
+        n_texts = int(np.count_nonzero(self._lengths > self._length))
+        tokens = self._ids[self._starts[:n_texts] + self._length].astype(np.int64)
+        self._length += 1
+        used, history = np.unique(self._prefix[:n_texts], return_inverse=True)
+        source, inputs = self._history[used], self._last[used]
+        pairs = history * self._n_ids + tokens
+        _, first, prefix = np.unique(pairs, return_index=True, return_inverse=True)
+        each = np.arange(n_texts)
+        if len(first) == n_texts:
+            first = prefix = each
+            # From here on the histories are those of the texts, one after the other.
+            self.are_apart = np.array_equal(history, each)
+        level = Level(source, inputs, history[first], tokens[first], prefix)
+        self._prefix, self._last = level.prefix, level.targets
+        self._history = level.history
+        return level
