@@ -121,8 +121,10 @@ def folds(
     """Set aside one part after another of the text of every class.
 
     The parts are contiguous: what is near in a running text is alike. Whole texts are
-    shuffled before: lists are often sorted. There are as many parts as hold enough
-    characters, at most `n_folds`; one that leaves a class without text is left out.
+    dealt out, as lists are often sorted, and equal ones together: a name that several
+    classes share must not be new to the models of some only. There are as many parts
+    as hold enough characters, at most `n_folds`; one that leaves a class without text
+    is left out.
 
     Parameters
     ----------
@@ -139,10 +141,6 @@ def folds(
     ------
     training, held_out : Fold
     """
-    if whole:
-        order = rng.permutation(len(sequences))
-        sequences = [sequences[row] for row in order]
-        class_index, weights = class_index[order], weights[order]
     lengths = np.array([len(sequence) for sequence in sequences])
     totals = np.bincount(class_index, weights=lengths).astype(int)
     end = np.empty_like(lengths)
@@ -150,13 +148,18 @@ def folds(
         of_class = class_index == k
         end[of_class] = np.cumsum(lengths[of_class])
     start = end - lengths
+    if whole:
+        keys = [s if isinstance(s, str) else tuple(s) for s in sequences]
+        distinct = dict.fromkeys(keys)
+        dealt = rng.permutation(len(distinct)) * n_folds // len(distinct)
+        part_of = dict(zip(distinct, dealt, strict=True))
+        part_of_text = np.array([part_of[key] for key in keys])
     n_needed = min(n_folds, -(-ENOUGH_TOKENS * n_folds // totals.min()))
     for number in range(n_needed):
         first = (totals * number // n_folds)[class_index] - start
         last = (totals * (number + 1) // n_folds)[class_index] - start
         if whole:
-            is_inside = (first <= lengths / 2) & (lengths / 2 < last)
-            first, last = np.zeros_like(lengths), np.where(is_inside, lengths, 0)
+            first, last = 0, np.where(part_of_text == number, lengths, 0)
         first, last = np.clip(first, 0, lengths), np.clip(last, 0, lengths)
         training, held_out = [], []
         for row, (sequence, a, b) in enumerate(

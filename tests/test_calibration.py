@@ -53,6 +53,20 @@ def test_every_character_is_set_aside_once(whole):
         assert texts == ["abcdefABCD", "ghijklmEFGHI", "nopJKLMNqrst"]
 
 
+def test_equal_names_are_set_aside_together():
+    names = ["Maria", "Anna", "Jean", "Eva", "Paul", "Tom"] * 2
+    rng = np.random.default_rng(0)
+    pairs = list(folds(names, np.arange(12) // 6, np.ones(12), 3, rng, whole=True))
+    assert len(pairs) == 3
+    for training, apart in pairs:
+        assert not set(training.sequences) & set(apart.sequences)
+        assert len(apart.sequences) == 4
+    # And of tokens that are no characters.
+    lists = [[1, 2], [3], [1, 2], [3]]
+    [(_, apart), _] = folds(lists, np.arange(4) // 2, np.ones(4), 2, rng, whole=True)
+    assert apart.sequences[0] == apart.sequences[1]
+
+
 def test_no_more_is_set_aside_than_is_needed(monkeypatch):
     monkeypatch.setattr(_calibration, "ENOUGH_TOKENS", 10)
     texts = ["a" * 24, "b" * 100]
@@ -205,7 +219,8 @@ def test_too_little_text_to_set_any_aside(tiny):
     tiny.update(boundaries=True)
     clf = CharLMLanguageClassifier(**tiny).fit(["ab", "cd"], [0, 1])
     assert clf.evidence_weight_ == EvidenceWeight()
-    clf = CharLMLanguageClassifier(**tiny).fit(["abab", "cdcd"] * 2, [0, 1] * 2)
+    texts = ["abab", "cdcd", "bbaa", "ccdd", "abba", "dcdc"]
+    clf = CharLMLanguageClassifier(**tiny).fit(texts, [0, 1] * 3)
     assert clf.evidence_weight_ != EvidenceWeight()
 
 
