@@ -231,11 +231,6 @@ def held_out_evidence(
             ]
         rows += drawn.tolist()
     encoded = vocabulary.encode(fragments)
-    # Running sums over all fragments, from which those of each begin.
-    totals = np.zeros((len(encoded.ids) + 1, len(models)))
-    for k, model in enumerate(models):
-        log_likelihood, _ = model._token_log_likelihood(fragments, model.device)
-        totals[1:, k] = np.cumsum(log_likelihood)
     n_known = np.append(0, np.cumsum(encoded.ids != vocabulary.unknown))
     ends = np.cumsum(encoded.lengths)
     starts = ends - encoded.lengths
@@ -248,8 +243,14 @@ def held_out_evidence(
         fragment, end = np.append(fragment, is_short), np.append(end, ends[is_short])
     start = starts[fragment]
     row = np.array(rows)[fragment]
+    log_likelihood = np.empty((len(start), len(models)))
+    for k, model in enumerate(models):
+        of_tokens, _ = model._token_log_likelihood(fragments, model.device)
+        # Running sums over all fragments, from which those of each begin.
+        totals = np.append(0, np.cumsum(of_tokens))
+        log_likelihood[:, k] = totals[end] - totals[start]
     return Evidence(
-        totals[end] - totals[start],
+        log_likelihood,
         held_out.class_index[row],
         held_out.weights[row],
         n_known[end] - n_known[start],
