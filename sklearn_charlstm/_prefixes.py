@@ -77,16 +77,24 @@ class PrefixTree:
         n_texts = int(np.count_nonzero(self._lengths > self._length))
         tokens = self._ids[self._starts[:n_texts] + self._length].astype(np.int64)
         self._length += 1
-        used, history = np.unique(self._prefix[:n_texts], return_inverse=True)
-        source, inputs = self._history[used], self._last[used]
-        pairs = history * self._n_ids + tokens
-        _, first, prefix = np.unique(pairs, return_index=True, return_inverse=True)
         each = np.arange(n_texts)
-        if len(first) == n_texts:
-            first = prefix = each
-            # From here on the histories are those of the texts, one after the other.
-            self.are_apart = np.array_equal(history, each)
-        level = Level(source, inputs, history[first], tokens[first], prefix)
+        if self.are_apart:
+            level = Level(each, self._last[:n_texts], each, tokens, each)
+        else:
+            used, history = np.unique(self._prefix[:n_texts], return_inverse=True)
+            pairs = history * self._n_ids + tokens
+            _, first, prefix = np.unique(pairs, return_index=True, return_inverse=True)
+            if len(first) == n_texts:
+                first = prefix = each
+                # From here on text i is history i is prefix i.
+                self.are_apart = np.array_equal(history, each)
+            level = Level(
+                self._history[used],
+                self._last[used],
+                history[first],
+                tokens[first],
+                prefix,
+            )
         self._prefix, self._last = level.prefix, level.targets
         self._history = level.history
         return level

@@ -20,11 +20,16 @@ __all__ = ["Model", "text_log_likelihood", "token_log_likelihood"]
 
 DTYPE = torch.float32
 
-# Bounds on memory: texts read side by side, and their tokens before the scores are
-# handed on. On a CPU the states of more texts do not fit into its cache.
+# Bounds on memory: texts read side by side, their tokens before the scores are handed
+# on, and the logits of these. On a CPU the states of more texts do not fit into its
+# cache.
 MAX_TEXTS = {"cpu": 2**10, "cuda": 2**17, "mps": 2**14}
 MAX_TOKENS = 2**14
+MAX_LOGITS = 2**24
 MAX_STEPS = 256
+
+# More steps than that, of texts with nothing in common, are left to torch's LSTM.
+MIN_STEPS = 32
 
 _State = tuple[torch.Tensor, torch.Tensor]
 _Scores = NDArray[np.float64]
@@ -119,7 +124,8 @@ class _Networks:
 
     def read_levels(self, levels: list[Level]) -> _Scores:
         """Compute log p(target | history) of all prefixes, level after level."""
-        scores = torch.cat([self._read_level(level) for level in levels])
+        log_proba = torch.cat([self._read_level(level) for level in levels], dim=1)
+        scores = torch.logsumexp(log_proba, dim=0) - math.log(len(log_proba))
         return self._shared(scores, np.concatenate([level.targets for level in levels]))
 
     def read_texts(
@@ -167,7 +173,12 @@ class _Networks:
         return np.where(self._known[targets], on_cpu, 0) + self._log_share[targets]
 
     def _read_level(self, level: Level) -> torch.Tensor:
-        """Advance all histories of a level by their last token, and predict."""
+        """Advance all histories of a level by their last token, and predict.
+
+        Returns
+        -------
+        log_proba : tensor of shape (n_networks, n_prefixes)
+        """
         source = torch.from_numpy(level.source).to(self._device)
         inputs = torch.from_numpy(level.inputs).to(self._device)
         gates = self._table[:, self._row[inputs]]
@@ -183,8 +194,7 @@ class _Networks:
         log_total = torch.logsumexp(logits, dim=2)
         history = torch.from_numpy(level.history).to(self._device)
         outputs = torch.from_numpy(self._output[level.targets]).to(self._device)
-        log_proba = logits[:, history, outputs] - log_total[:, history]
-        return torch.logsumexp(log_proba, dim=0) - math.log(len(logits))
+        return logits[:, history, outputs] - log_total[:, history]
 
 
 def _lstm_cell(gates: torch.Tensor, cell: torch.Tensor) -> _State:
@@ -287,15 +297,23 @@ def _scored(
     starts = np.cumsum(lengths) - lengths
     with one_thread(), torch.inference_mode():
         networks = [_Networks(model, vocabulary, tokens, device) for model in models]
-        for rows in _side_by_side(lengths, MAX_TEXTS[device.type]):
+        n_logits = max(
+            model.module_params["n_networks"] * model.vocabulary.n_outputs
+            for model in models
+        )
+        max_tokens = max(1, min(MAX_TOKENS, MAX_LOGITS // n_logits))
+        max_texts = min(MAX_TEXTS[device.type], max_tokens)
+        for rows in _side_by_side(lengths, max_texts, max_tokens):
             of_rows = starts[rows], lengths[rows]
             tree = PrefixTree(ids, *of_rows, first_input=len(tokens))
             for of_model in networks:
                 of_model.start()
             done, longest = 0, of_rows[1][0]
+            apart = False
             while done < longest:
-                n_steps = min(longest - done, MAX_STEPS)
-                if tree.are_apart:
+                n_steps = min(longest - done, MAX_STEPS, max_tokens)
+                apart |= tree.are_apart and longest - done >= MIN_STEPS
+                if apart:
                     step = _next_texts(ids, *of_rows, done, n_steps)
                 else:
                     step = _next_levels(tree, starts[rows], done, n_steps)
@@ -304,12 +322,14 @@ def _scored(
                 done += step.n_steps
 
 
-def _side_by_side(lengths: NDArray[np.int64], max_texts: int) -> Iterator[slice]:
+def _side_by_side(
+    lengths: NDArray[np.int64], max_texts: int, max_tokens: int
+) -> Iterator[slice]:
     """Yield which texts are read side by side; of none without a token."""
     begin, n_texts = 0, np.count_nonzero(lengths)
     while begin < n_texts:
         n_steps = min(lengths[begin], MAX_STEPS)
-        end = begin + min(max_texts, max(1, MAX_TOKENS // n_steps))
+        end = begin + min(max_texts, max(1, max_tokens // n_steps))
         yield slice(begin, min(end, n_texts))
         begin = end
 
@@ -327,7 +347,8 @@ def _next_levels(
 ) -> _Step:
     """Read prefixes that texts have in common, as long as there are any."""
     levels = [tree.next_level()]
-    while len(levels) < n_steps and not tree.are_apart:
+    is_short = n_steps < MIN_STEPS
+    while len(levels) < n_steps and (is_short or not tree.are_apart):
         levels.append(tree.next_level())
     places, prefix = [], []
     n_before = 0

@@ -61,10 +61,16 @@ def score_alone(model, text):
     ]
 
 
-@pytest.mark.parametrize(("max_tokens", "max_steps"), [(2**14, 256), (1, 1), (12, 3)])
-def test_batches_and_chunks_change_nothing(model, monkeypatch, max_tokens, max_steps):
+@pytest.mark.parametrize(
+    ("max_tokens", "max_steps", "min_steps"),
+    [(2**14, 256, 32), (2**14, 256, 1), (1, 1, 1), (12, 3, 1), (12, 3, 5)],
+)
+def test_batches_and_chunks_change_nothing(
+    model, monkeypatch, max_tokens, max_steps, min_steps
+):
     monkeypatch.setattr(_scoring, "MAX_TOKENS", max_tokens)
     monkeypatch.setattr(_scoring, "MAX_STEPS", max_steps)
+    monkeypatch.setattr(_scoring, "MIN_STEPS", min_steps)
     for text, scores in zip(TEXTS, score(model, TEXTS), strict=True):
         expected = score_alone(model, text) if len(scores) else []
         np.testing.assert_allclose(scores, expected, rtol=1e-5)
@@ -81,7 +87,10 @@ def test_order_of_rows_is_of_no_account_to_the_last_bit(model, monkeypatch):
         np.testing.assert_array_equal(shuffled, scores[row])
 
 
-def test_memory_is_bounded(model, monkeypatch):
+@pytest.mark.parametrize(("max_tokens", "max_logits"), [(64, 2**24), (2**14, 512)])
+def test_memory_is_bounded(model, monkeypatch, max_tokens, max_logits):
+    # Two networks, and four outputs or three.
+    max_logits -= 128 * (model.vocabulary.n_outputs == 3)
     sizes = []
     forward = CharLSTM.forward
     read_levels = _scoring._Networks.read_levels
@@ -94,8 +103,10 @@ def test_memory_is_bounded(model, monkeypatch):
         sizes.append(sum(len(level.prefix) for level in levels))
         return read_levels(self, levels)
 
-    monkeypatch.setattr(_scoring, "MAX_TOKENS", 64)
+    monkeypatch.setattr(_scoring, "MAX_TOKENS", max_tokens)
+    monkeypatch.setattr(_scoring, "MAX_LOGITS", max_logits)
     monkeypatch.setattr(_scoring, "MAX_STEPS", 16)
+    monkeypatch.setattr(_scoring, "MIN_STEPS", 4)
     monkeypatch.setattr(CharLSTM, "forward", watch)
     monkeypatch.setattr(_scoring._Networks, "read_levels", watch_levels)
     letters = np.random.default_rng(0).choice([*"abc"], size=(40, 100))
