@@ -1,0 +1,256 @@
+"""How fast training and prediction are, as ratios within one run.
+
+    python benchmarks/speed.py --data ../shared/data --out docs/measured
+
+`--data` holds `udhr/eng.txt` and `udhr/fra.txt`. Machines are noisy: everything that is
+compared is run in turn, several times, and the medians of the ratios are what counts.
+The rate of a matrix product of 1024 x 1024 in float32 on one core is measured beside.
+With `--quick` tiny models show that everything runs.
+"""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+import argparse
+import csv
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from accuracy import of_fragments
+from rivals import FastText, Lingua, Py3Langid, installed
+from torch.nn import functional as F
+
+from sklearn_charlstm import CharLMLanguageClassifier, CharLSTMLanguageModel
+from sklearn_charlstm._module import CharLSTM
+from sklearn_charlstm._training import MAX_GRADIENT_NORM
+from sklearn_charlstm._vocabulary import Vocabulary
+from sklearn_charlstm._windows import WindowBatches
+
+CODES = ("eng", "fra")
+HIDDEN_SIZES = (64, 96, 128, 256, 512)
+LENGTHS = (5, 10, 20, 100)
+
+
+def read(data):
+    """Return the two texts, lower-cased, their white space folded."""
+    paths = [Path(data) / "udhr" / f"{code}.txt" for code in CODES]
+    return [" ".join(p.read_text(encoding="utf-8").lower().split()) for p in paths]
+
+
+def seconds(function):
+    """Return how long a call takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def in_turn(functions, repeats):
+    """Return the seconds of every function in each of the repeats."""
+    rows = [[seconds(f) for f in functions.values()] for _ in range(repeats)]
+    return dict(zip(functions, zip(*rows, strict=True), strict=True))
+
+
+def matmul_rate(repeats):
+    """Return float32 operations per second of one core."""
+    torch.set_num_threads(1)
+    a = torch.randn(1024, 1024)
+    (a @ a).sum()
+    return 2 * 1024**3 / median(seconds(lambda: a @ a) for _ in range(10 * repeats))
+
+
+def operations_per_target(model):
+    """Return those of the matrix products of one network, forward and backward."""
+    n_outputs, size = model.vocabulary_.n_outputs, model.hidden_size
+    return 3 * 2 * (4 * size * (size + model.embedding_dim) + size * n_outputs)
+
+
+def plain_loop(text, model):
+    """Train the same networks on the same batches, with nothing but torch."""
+    vocabulary = Vocabulary([text], "char", False)
+    batches = WindowBatches(
+        vocabulary.encode([text]),
+        np.ones(1),
+        vocabulary,
+        maxlen=model.maxlen,
+        batch_size=model.batch_size,
+        seed=0,
+        smoothing=True,
+    )
+    module = CharLSTM(
+        vocabulary.n_inputs,
+        vocabulary.n_outputs,
+        n_networks=model.n_networks,
+        embedding_dim=model.embedding_dim,
+        hidden_size=model.hidden_size,
+        num_layers=model.num_layers,
+        dropout=model.dropout,
+        output="softmax",
+    )
+    optimizer = torch.optim.AdamW(module.parameters(), lr=model.lr, fused=True)
+    average = [p.detach().clone() for p in module.parameters()]
+    n_updates = 0
+    torch.set_num_threads(1)
+    for _ in range(model.epochs):
+        for inputs, (_, _, probabilities) in batches:
+            logits, _ = module(torch.from_numpy(inputs))
+            wanted = torch.from_numpy(probabilities).expand(logits.shape)
+            loss = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(0, 2))
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(module.parameters(), MAX_GRADIENT_NORM)
+            optimizer.step()
+            n_updates += 1
+            with torch.no_grad():
+                torch._foreach_lerp_(
+                    average, list(module.parameters()), 4 / (n_updates + 3)
+                )
+
+
+def measure_training(text, sizes, repeats, epochs):
+    """Yield a row per size: the rate, and the time in units of the plain loop."""
+    rate = matmul_rate(repeats)
+    for size in sizes:
+        model = CharLSTMLanguageModel(hidden_size=size, epochs=epochs, random_state=0)
+        times = in_turn(
+            {
+                "fit": lambda model=model: model.fit([text]),
+                "plain": lambda model=model: plain_loop(text, model),
+            },
+            repeats,
+        )
+        n_targets = len(text) * epochs * model.n_networks
+        per_second = n_targets / median(times["fit"])
+        ratios = [a / b for a, b in zip(times["fit"], times["plain"], strict=True)]
+        yield {
+            "hidden_size": size,
+            "targets per second": f"{per_second:.0f}",
+            "share of the matmul rate": (
+                f"{per_second * operations_per_target(model) / rate:.2f}"
+            ),
+            "time of a plain loop": f"{median(ratios):.2f}",
+        }
+
+
+def measure_fit(texts, repeats, params):
+    """Yield the time of `fit` with its parts, in units of one job."""
+    clf = CharLMLanguageClassifier(random_state=0, **params)
+    parts = {
+        "models apart": {"discriminative_epochs": 0, "calibration_folds": 0},
+        "and joint training": {"calibration_folds": 0},
+        "and calibration": {},
+        "two jobs": {"n_jobs": 2},
+    }
+
+    def fit(part):
+        CharLMLanguageClassifier(**clf.get_params() | part).fit(texts, CODES)
+
+    fit({"n_jobs": 2})  # the worker processes start
+    times = in_turn(
+        {name: lambda part=part: fit(part) for name, part in parts.items()}, repeats
+    )
+    whole = times["and calibration"]
+    for name, values in times.items():
+        ratios = [a / b for a, b in zip(values, whole, strict=True)]
+        yield {
+            "fit": name,
+            "seconds": f"{median(values):.1f}",
+            "share": f"{median(ratios):.2f}",
+        }
+
+
+def measure_prediction(texts, lengths, n_texts, repeats, params):
+    """Yield a row per length: characters per second of every classifier."""
+    classifiers = {
+        "LSTM": CharLMLanguageClassifier(
+            random_state=0, epochs=1, discriminative_epochs=0, calibration_folds=0
+        ),
+        "LSTM, one network": CharLMLanguageClassifier(
+            random_state=0,
+            epochs=1,
+            n_networks=1,
+            discriminative_epochs=0,
+            calibration_folds=0,
+        ),
+    }
+    for clf in classifiers.values():
+        clf.set_params(**params).fit(texts, CODES)
+    if installed("lingua"):
+        classifiers["lingua"] = Lingua(CODES)
+    if installed("py3langid"):
+        classifiers["py3langid"] = Py3Langid(CODES)
+    if installed("fasttext"):
+        of_class = [[text] for text in texts]
+        classifiers["fastText"] = of_fragments(FastText(), of_class, (20,), 0)
+    rng = np.random.default_rng(0)
+    for length in lengths:
+        X = [
+            text[start : start + length]
+            for text in texts
+            for start in rng.integers(0, len(text) - length + 1, size=n_texts // 2)
+        ]
+        times = in_turn(
+            {
+                name: lambda clf=clf, X=X: clf.predict_log_proba(X)
+                for name, clf in classifiers.items()
+            },
+            repeats,
+        )
+        row = {"length": length}
+        for name, values in times.items():
+            row[name] = f"{len(X) * length / median(values) / 1000:.0f}"
+        yield row
+    one = [seconds(lambda: classifiers["LSTM"].predict(["hello world"])) for _ in X]
+    print(f"predict of one short text, two classes: {1000 * median(one):.1f} ms")
+
+
+def import_ratio(repeats):
+    """Return the time to import the package in units of importing torch."""
+    functions = {
+        module: lambda module=module: subprocess.run(
+            [sys.executable, "-c", f"import {module}"], check=True
+        )
+        for module in ("torch", "sklearn_charlstm")
+    }
+    times = in_turn(functions, repeats)
+    pairs = zip(times["sklearn_charlstm"], times["torch"], strict=True)
+    return median(a / b for a, b in pairs)
+
+
+def main():
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", required=True, help="folder of the texts")
+    parser.add_argument("--out", required=True, help="folder for the results")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--quick", action="store_true")
+    args = parser.parse_args()
+    repeats = 1 if args.quick else args.repeats
+    sizes = (8,) if args.quick else HIDDEN_SIZES
+    params = {"hidden_size": 8, "n_networks": 1, "epochs": 1} if args.quick else {}
+    n_texts = 20 if args.quick else 20_000
+    texts = read(args.data)
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    print(f"matrix product: {matmul_rate(repeats) / 1e9:.0f} GFLOP/s")
+    print(f"import: {import_ratio(repeats):.2f} times torch alone")
+    tables = {
+        "training": measure_training(texts[0], sizes, repeats, 1 if args.quick else 5),
+        "fit": measure_fit(texts, repeats, params),
+        "prediction": measure_prediction(texts, LENGTHS, n_texts, repeats, params),
+    }
+    for name, rows in tables.items():
+        rows = list(rows)
+        for row in rows:
+            print("  ".join(f"{key}: {value}" for key, value in row.items()))
+        with (out / f"speed_{name}.csv").open("w", encoding="utf-8", newline="") as f:
+            writer = csv.DictWriter(f, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
