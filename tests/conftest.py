@@ -14,6 +14,7 @@ TINY = {
     "n_networks": 1,
     "hidden_size": 8,
     "embedding_dim": 4,
+    "batch_size": 16,
     "device": "cpu",
     "random_state": 0,
 }

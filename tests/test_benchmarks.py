@@ -44,3 +44,20 @@ def test_accuracy_quick(udhr_folder, tmp_path):
         assert 0.6 < float(row["AUC or accuracy"]) <= 1
         assert 0 <= float(row["calibration error"]) <= 1
         assert (row["classifier"] == "LSTM") == (row["LSTM minus this"] == "")
+
+
+def test_speed_quick(udhr_folder, tmp_path):
+    command = [sys.executable, BENCHMARKS / "speed.py", "--quick"]
+    command += ["--data", udhr_folder.parent, "--out", tmp_path]
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "GFLOP/s" in result.stdout
+    tables = {
+        name: list(
+            csv.DictReader((tmp_path / f"speed_{name}.csv").read_text().splitlines())
+        )
+        for name in ("training", "fit", "prediction")
+    }
+    [row] = tables["training"]
+    assert float(row["time of a plain loop"]) > 0
+    assert [row["fit"] for row in tables["fit"]][2:] == ["and calibration", "two jobs"]
+    assert [row["length"] for row in tables["prediction"]] == ["5", "10", "20", "100"]

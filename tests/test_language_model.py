@@ -89,7 +89,6 @@ def test_smoothing_expects_pairs_that_were_never_seen(tiny, output, monkeypatch)
     texts = [f"{first}{second}" for first in "vwxyz" for second in "abcde"]
     texts.remove("xb")
     tiny.update(epochs=200, hidden_size=32, dropout=0.0, output=output, lr=0.02)
-    tiny.update(batch_size=16)
     smooth = CharLSTMLanguageModel(**tiny, boundaries=True).fit(texts)
     vocabulary = smooth.vocabulary_
     estimates = KneserNey(vocabulary.encode(texts), np.ones(24), vocabulary)
