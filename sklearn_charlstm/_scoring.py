@@ -73,7 +73,7 @@ class _Networks:
         device: torch.device,
     ) -> None:
         weights, params, vocabulary = model
-        self._params = params
+        self._model = model
         self._device = device
         self._is_sigmoid = params["output"] == "sigmoid"
         networks = split_networks(weights)
@@ -83,7 +83,6 @@ class _Networks:
             return torch.from_numpy(np.stack(arrays)).to(device, DTYPE)
 
         ids = vocabulary.ids_from(common)[tokens]
-        self._model, self._vocabulary = model, vocabulary
         # What is read before the first token comes last.
         self._input = np.append(vocabulary.as_inputs(ids), vocabulary.first_input)
         distinct, rows = np.unique(self._input, return_inverse=True)
@@ -144,23 +143,20 @@ class _Networks:
         """
         if self._module is None:
             # torch's own loop over the steps.
-            self._module = CharLSTM.from_weights(self._model.weights, self._params)
+            weights, params, _ = self._model
+            self._module = CharLSTM.from_weights(weights, params)
             self._module.to(self._device, DTYPE)
-        hidden_and_cell = (
-            torch.stack([layer[part][:, : len(inputs)] for layer in self._state], dim=1)
-            for part in range(2)
+        # Here a state of shape (networks, texts, hidden) for each layer, there one of
+        # (networks * layers, texts, hidden).
+        hidden, cell = (
+            torch.stack([part[:, : len(inputs)] for part in parts], dim=1).flatten(0, 1)
+            for parts in zip(*self._state, strict=True)
         )
         logits, state = self._module(
-            torch.from_numpy(self._input[inputs]).to(self._device),
-            tuple(part.flatten(0, 1) for part in hidden_and_cell),
+            torch.from_numpy(self._input[inputs]).to(self._device), (hidden, cell)
         )
-        n_layers = len(self._state)
-        self._state = list(
-            zip(
-                *(part.unflatten(0, (-1, n_layers)).unbind(1) for part in state),
-                strict=True,
-            )
-        )
+        hidden, cell = (part.unflatten(0, (-1, len(self._state))) for part in state)
+        self._state = list(zip(hidden.unbind(1), cell.unbind(1), strict=True))
         outputs = torch.from_numpy(self._output[targets]).to(self._device)
         log_proba = self._module.log_probabilities(logits)
         return self._shared(

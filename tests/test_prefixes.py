@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from sklearn_charlstm._prefixes import PrefixTree
+
+FIRST_INPUT = 9
+
+
+def read(texts):
+    """Return the prefixes that the levels stand for, and those of every text."""
+    texts = sorted(map(tuple, texts), key=lambda text: (-len(text), text))
+    lengths = np.array([len(text) for text in texts])
+    starts = np.cumsum(lengths) - lengths
+    ids = np.concatenate(texts).astype(np.uint8)
+    tree = PrefixTree(ids, starts, lengths, FIRST_INPUT)
+    histories = [()]
+    levels = []
+    for step in range(max(lengths)):
+        level = tree.next_level()
+        if step:
+            # What was predicted is read: the state of a history and one token more.
+            histories = [
+                (*histories[source], token)
+                for source, token in zip(level.source, level.inputs, strict=True)
+            ]
+        else:
+            assert level.inputs.tolist() == [FIRST_INPUT]
+        prefixes = [
+            (*histories[history], token)
+            for history, token in zip(level.history, level.targets, strict=True)
+        ]
+        of_texts = [prefixes[number] for number in level.prefix]
+        assert of_texts == [text[: step + 1] for text in texts if len(text) > step]
+        levels.append((histories, prefixes, tree.are_apart))
+    return texts, levels
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_prefix_is_there_once(seed):
+    rng = np.random.default_rng(seed)
+    n_tokens = rng.integers(1, 5)
+    texts = [rng.integers(n_tokens, size=n) for n in rng.integers(1, 9, size=30)]
+    texts, levels = read(texts)
+    for step, (histories, prefixes, _) in enumerate(levels):
+        long_enough = [text for text in texts if len(text) > step]
+        assert len(histories) == len({text[:step] for text in long_enough})
+        assert sorted(prefixes) == sorted({text[: step + 1] for text in long_enough})
+
+
+def test_texts_that_part_stay_apart():
+    _, levels = read([(1, 2, 3, 4, 5), (1, 2, 4, 4, 5), (1, 2, 4)])
+    assert [len(histories) for histories, *_ in levels] == [1, 1, 1, 2, 2]
+    assert [are_apart for *_, are_apart in levels] == [False, False, False, True, True]
+
+
+def test_one_text_is_apart_at_once():
+    _, [(_, _, are_apart), _] = read([(0, 0)])
+    assert are_apart
