@@ -105,7 +105,7 @@ plt.show()
 
 # %%
 # As Bayes' rule has them, the probabilities are over-confident at every length: up to
-# twenty characters the log loss is no better than ln 2 = 0.693, that of always saying
+# twenty characters the log loss is about ln 2 = 0.693, that of always saying
 # one half, though the fragments are ordered well. The models fit their training text
 # more closely than other text, and the errors of two add up over the characters.
 #
