@@ -152,9 +152,9 @@ figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", nc
 plt.show()
 
 # %%
-# From five characters on the language models are ahead of both, or level, everywhere.
-# Against logistic regression the bands are above zero for two to ten characters of
-# English and French and for three to ten of Spanish and Portuguese, against naive Bayes
-# at five characters of the same pairs. On one to three characters of Danish and
-# Norwegian naive Bayes tends to be better, but those bands hold zero, and nearly all of
-# that pair do: the test text is short.
+# From ten characters on the language models are ahead of both, or level, everywhere; of
+# the first two pairs from two or three on. Against logistic regression the bands are
+# above zero for two to ten characters of English and French and for three to ten of
+# Spanish and Portuguese, against naive Bayes at five characters of the same pairs and
+# from twenty on of Danish and Norwegian. On one to three characters of that pair naive
+# Bayes tends to be better, but those bands hold zero: the test text is short.
