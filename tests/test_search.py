@@ -58,7 +58,11 @@ def test_same_numbers_with_early_stopping(tiny, random_state):
     texts, labels = ["".join(row) for row in letters], [0, 1] * 6
     tiny.update(random_state=random_state, early_stopping=True, n_iter_no_change=1)
     clf = CharLMLanguageClassifier(
-        **tiny, discriminative_epochs=1, lr=0.05, validation_fraction=0.3
+        **tiny,
+        discriminative_epochs=1,
+        calibration_folds=0,
+        lr=0.05,
+        validation_fraction=0.3,
     )
     grid = {"epochs": [1, 3, 30]}
     settings = {"cv": 2, "scoring": "neg_log_loss"}
@@ -95,7 +99,12 @@ def test_several_grids_over_a_pipeline(tiny, texts, labels):
     pipeline = Pipeline(
         [
             ("lower", FunctionTransformer(_lower)),
-            ("clf", CharLMLanguageClassifier(**tiny, discriminative_epochs=1)),
+            (
+                "clf",
+                CharLMLanguageClassifier(
+                    **tiny, discriminative_epochs=1, calibration_folds=0
+                ),
+            ),
         ]
     )
     grids = [
@@ -120,7 +129,7 @@ def test_density_estimator_without_labels(tiny, texts):
 
 
 def test_weights_are_split_with_the_texts(tiny, texts, labels):
-    clf = CharLMLanguageClassifier(**tiny, discriminative_epochs=1)
+    clf = CharLMLanguageClassifier(**tiny, discriminative_epochs=1, calibration_folds=0)
     weights = np.linspace(0, 2, len(texts))
     settings = {"cv": 2, "scoring": "neg_log_loss"}
     grid = {"epochs": [1, 2]}
@@ -141,7 +150,7 @@ def test_another_estimator_that_starts_warm():
 
 
 def test_a_candidate_that_fails(tiny, texts, labels):
-    clf = CharLMLanguageClassifier(**tiny, discriminative_epochs=1)
+    clf = CharLMLanguageClassifier(**tiny, discriminative_epochs=1, calibration_folds=0)
     grid = {"epochs": [1, 2], "lr": [0.01, -1.0]}
     search = WarmStartGridSearchCV(clf, grid, cv=2)
     with pytest.warns(Warning, match="fits failed|non-finite"):
@@ -156,7 +165,7 @@ def test_a_candidate_that_fails(tiny, texts, labels):
 
 
 def test_a_grid_without_the_parameter(tiny, texts, labels):
-    clf = CharLMLanguageClassifier(**tiny, discriminative_epochs=1)
+    clf = CharLMLanguageClassifier(**tiny, discriminative_epochs=1, calibration_folds=0)
     search = WarmStartGridSearchCV(clf, {"maxlen": [2, 4]}, cv=2)
     with pytest.raises(
         ValueError, match=r"without warm_start_param='epochs': \{'maxlen"
@@ -168,7 +177,7 @@ def test_a_grid_without_the_parameter(tiny, texts, labels):
 
 
 def test_only_the_values_that_fail_fail(tiny, texts, labels):
-    clf = CharLMLanguageClassifier(**tiny, discriminative_epochs=1)
+    clf = CharLMLanguageClassifier(**tiny, discriminative_epochs=1, calibration_folds=0)
     grids = [{"epochs": [1, 0, 2.5, 2]}, {"epochs": [1], "lr": [-1.0]}]
     settings = {"cv": 2, "scoring": "neg_log_loss"}
     with pytest.warns(Warning, match="fits failed|non-finite"):
@@ -180,7 +189,7 @@ def test_only_the_values_that_fail_fail(tiny, texts, labels):
 
 
 def test_several_scores_and_values_of_any_kind(tiny, texts, labels):
-    clf = CharLMLanguageClassifier(**tiny, discriminative_epochs=1)
+    clf = CharLMLanguageClassifier(**tiny, discriminative_epochs=1, calibration_folds=0)
     grid = {
         "epochs": [2, 1, 2],
         "class_prior": [None, np.array([0.3, 0.7])],
@@ -203,7 +212,9 @@ def test_several_scores_and_values_of_any_kind(tiny, texts, labels):
 def test_weights_and_groups_reach_who_wants_them(tiny, texts, labels, routing):
     with sklearn.config_context(enable_metadata_routing=routing):
         clf, scoring = (
-            CharLMLanguageClassifier(**tiny, discriminative_epochs=1),
+            CharLMLanguageClassifier(
+                **tiny, discriminative_epochs=1, calibration_folds=0
+            ),
             get_scorer("neg_log_loss"),
         )
         cv = GroupKFold(2)
