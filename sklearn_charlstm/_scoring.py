@@ -23,7 +23,7 @@ DTYPE = torch.float32
 # Bounds on memory: texts read side by side, their tokens before the scores are handed
 # on, and the logits of these. On a CPU the states of more texts do not fit into its
 # cache.
-MAX_TEXTS = {"cpu": 2**10, "cuda": 2**17, "mps": 2**14}
+MAX_TEXTS = {"cpu": 2**10, "cuda": 2**14, "mps": 2**14}
 MAX_TOKENS = 2**14
 MAX_LOGITS = 2**24
 MAX_STEPS = 256
