@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 import re
+import warnings
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from itertools import compress
 from numbers import Real
@@ -198,5 +199,8 @@ def check_labels(labels: ArrayLike, name: str) -> NDArray[Any]:
             raise ValueError(
                 f"{name}[{row}] is a missing value ({label!r}); drop the sample."
             )
-    check_classification_targets(array)
+    with warnings.catch_warnings():
+        # A class may well have one text only, as long as a book.
+        warnings.filterwarnings("ignore", "The number of unique classes")
+        check_classification_targets(array)
     return array

@@ -163,9 +163,9 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
     device : str, default='auto'
         'auto' (CUDA, else MPS, else CPU), 'cpu', 'cuda', 'cuda:1' or 'mps'.
     n_jobs : int, default=None
-        Models trained at the same time, each on one core. None means 1 unless in a
-        :obj:`joblib.parallel_config` context, -1 all cores. The result does not
-        depend on it.
+        Models trained at the same time, and in prediction scoring at the same time,
+        each on one core. None means 1 unless in a :obj:`joblib.parallel_config`
+        context, -1 all cores. The result does not depend on it.
     random_state : int, RandomState instance or None, default=None
         Seed of weights, windows, dropout and validation texts. An int gives the same
         model in every `fit` on the same machine.
@@ -792,6 +792,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
             encoded,
             self.vocabulary_,
             resolve_device(self.device),
+            self.n_jobs,
         )
         ids, lengths = encoded
         known = np.append(0, np.cumsum(ids != self.vocabulary_.unknown))

@@ -4,15 +4,17 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from joblib import cpu_count, effective_n_jobs
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from sklearn_charlstm._device import one_thread
-from sklearn_charlstm._module import CharLSTM, Weights, split_networks
+from sklearn_charlstm._module import CharLSTM, Weights
 from sklearn_charlstm._prefixes import Level, PrefixTree
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
@@ -30,6 +32,9 @@ MAX_STEPS = 256
 
 # More steps than that, of texts with nothing in common, are left to torch's LSTM.
 MIN_STEPS = 32
+
+# Fewer tokens are read before threads have started.
+MIN_TOKENS = 2**11
 
 _State = tuple[torch.Tensor, torch.Tensor]
 _Scores = NDArray[np.float64]
@@ -76,10 +81,10 @@ class _Networks:
         self._model = model
         self._device = device
         self._is_sigmoid = params["output"] == "sigmoid"
-        networks = split_networks(weights)
+        n_networks = params["n_networks"]
 
         def stacked(name: str) -> torch.Tensor:
-            arrays = [network[f"networks.0.{name}"] for network in networks]
+            arrays = [weights[f"networks.{i}.{name}"] for i in range(n_networks)]
             return torch.from_numpy(np.stack(arrays)).to(device, DTYPE)
 
         ids = vocabulary.ids_from(common)[tokens]
@@ -105,7 +110,7 @@ class _Networks:
         embedding = stacked("embedding.weight")[:, torch.from_numpy(distinct)]
         self._table = torch.baddbmm(bias, embedding, weight)
         self._initial = torch.zeros(
-            len(networks), 1, params["hidden_size"], device=device, dtype=DTYPE
+            n_networks, 1, params["hidden_size"], device=device, dtype=DTYPE
         )
         # Unknown tokens have no output; their probability is fixed.
         self._known = ids != vocabulary.unknown
@@ -121,11 +126,20 @@ class _Networks:
         """Forget what was read."""
         self._state = [(self._initial, self._initial)] * len(self._recurrent)
 
-    def read_levels(self, levels: list[Level]) -> _Scores:
+    def read_levels(self, levels: "_Levels") -> _Scores:
         """Compute log p(target | history) of all prefixes, level after level."""
-        log_proba = torch.cat([self._read_level(level) for level in levels], dim=1)
+        steps = zip(levels.source, levels.inputs, strict=True)
+        hidden = torch.cat([self._read_level(*step) for step in steps], dim=1)
+        # The outputs of all levels in one product.
+        bias, weight = self._upwards[-1]
+        logits = torch.baddbmm(bias, hidden, weight)
+        if self._is_sigmoid:
+            logits = F.logsigmoid(logits)
+        log_total = torch.logsumexp(logits, dim=2)
+        outputs = torch.from_numpy(self._output[levels.targets]).to(self._device)
+        log_proba = logits[:, levels.history, outputs] - log_total[:, levels.history]
         scores = torch.logsumexp(log_proba, dim=0) - math.log(len(log_proba))
-        return self._shared(scores, np.concatenate([level.targets for level in levels]))
+        return self._shared(scores, levels.targets)
 
     def read_texts(
         self, inputs: NDArray[np.int64], targets: NDArray[np.int64]
@@ -168,29 +182,22 @@ class _Networks:
         on_cpu = scores.cpu().numpy().astype(np.float64)
         return np.where(self._known[targets], on_cpu, 0) + self._log_share[targets]
 
-    def _read_level(self, level: Level) -> torch.Tensor:
-        """Advance all histories of a level by their last token, and predict.
+    def _read_level(self, source: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        """Advance all histories of a level by their last token.
 
         Returns
         -------
-        log_proba : tensor of shape (n_networks, n_prefixes)
+        hidden : tensor of shape (n_networks, n_histories, hidden_size)
+            Of the last layer.
         """
-        source = torch.from_numpy(level.source).to(self._device)
-        inputs = torch.from_numpy(level.inputs).to(self._device)
         gates = self._table[:, self._row[inputs]]
         for layer, (hidden, cell) in enumerate(self._state):
+            if layer:
+                bias, weight = self._upwards[layer - 1]
+                gates = torch.baddbmm(bias, self._state[layer - 1][0], weight)
             gates.baddbmm_(hidden[:, source], self._recurrent[layer])
             self._state[layer] = _lstm_cell(gates, cell[:, source])
-            bias, weight = self._upwards[layer]
-            gates = torch.baddbmm(bias, self._state[layer][0], weight)
-        # What the last layer passes on.
-        logits = gates
-        if self._is_sigmoid:
-            logits = F.logsigmoid(logits)
-        log_total = torch.logsumexp(logits, dim=2)
-        history = torch.from_numpy(level.history).to(self._device)
-        outputs = torch.from_numpy(self._output[level.targets]).to(self._device)
-        return logits[:, history, outputs] - log_total[:, history]
+        return self._state[-1][0]
 
 
 def _lstm_cell(gates: torch.Tensor, cell: torch.Tensor) -> _State:
@@ -233,6 +240,7 @@ def text_log_likelihood(
     encoded: EncodedTexts,
     vocabulary: Vocabulary,
     device: torch.device,
+    n_jobs: int | None = None,
 ) -> _Scores:
     """Compute log p(text) under several models.
 
@@ -243,6 +251,8 @@ def text_log_likelihood(
     vocabulary : Vocabulary
         What the texts are encoded with: the common alphabet.
     device : torch.device
+    n_jobs : int or None
+        Models that score at the same time, each in a thread.
 
     Returns
     -------
@@ -253,7 +263,7 @@ def text_log_likelihood(
     lengths = distinct.lengths
     log_likelihood = np.zeros((len(lengths), len(models)))
     text = np.repeat(np.arange(len(lengths)), lengths)
-    for k, places, scores in _scored(models, distinct, vocabulary, device):
+    for k, places, scores in _scored(models, distinct, vocabulary, device, n_jobs):
         np.add.at(log_likelihood[:, k], text[places], scores)
     return log_likelihood[number]
 
@@ -283,6 +293,7 @@ def _scored(
     encoded: EncodedTexts,
     vocabulary: Vocabulary,
     device: torch.device,
+    n_jobs: int | None = None,
 ) -> Iterator[tuple[int, NDArray[np.int64], _Scores]]:
     """Yield the number of a model, the places of some tokens, and their scores.
 
@@ -291,7 +302,14 @@ def _scored(
     tokens, ids = np.unique(encoded.ids, return_inverse=True)
     lengths = encoded.lengths
     starts = np.cumsum(lengths) - lengths
-    with one_thread(), torch.inference_mode():
+    n_threads = min(effective_n_jobs(n_jobs), cpu_count(), len(models))
+    if len(ids) < MIN_TOKENS:
+        n_threads = 1
+    with (
+        one_thread(),
+        torch.inference_mode(),
+        ThreadPoolExecutor(n_threads) as pool,
+    ):
         networks = [_Networks(model, vocabulary, tokens, device) for model in models]
         n_logits = max(
             model.module_params["n_networks"] * model.vocabulary.n_outputs
@@ -312,9 +330,10 @@ def _scored(
                 if apart:
                     step = _next_texts(ids, *of_rows, done, n_steps)
                 else:
-                    step = _next_levels(tree, starts[rows], done, n_steps)
-                for k, of_model in enumerate(networks):
-                    yield k, step.places, step.scores(of_model)
+                    step = _next_levels(tree, starts[rows], done, n_steps, device)
+                scores = (map if n_threads == 1 else pool.map)(step.scores, networks)
+                for k, scores_of_model in enumerate(scores):
+                    yield k, step.places, scores_of_model
                 done += step.n_steps
 
 
@@ -330,16 +349,58 @@ def _side_by_side(
         begin = end
 
 
+class _Levels(NamedTuple):
+    """Levels one after the other, where all models find them.
+
+    Attributes
+    ----------
+    source, inputs : lists of n_levels tensors
+        As of each `Level`.
+    history : tensor of shape (n_prefixes,)
+        Which history each prefix has, of those of all levels.
+    targets : ndarray of shape (n_prefixes,)
+        The last token of each prefix.
+    """
+
+    source: list[torch.Tensor]
+    inputs: list[torch.Tensor]
+    history: torch.Tensor
+    targets: NDArray[np.int64]
+
+    @classmethod
+    def joined(cls, levels: list[Level], device: torch.device) -> "_Levels":
+        """Put them on a device."""
+        n_before = np.cumsum([0] + [len(level.inputs) for level in levels[:-1]])
+        history = np.concatenate(
+            [level.history + n for level, n in zip(levels, n_before, strict=True)]
+        )
+        return cls(
+            [torch.from_numpy(level.source).to(device) for level in levels],
+            [torch.from_numpy(level.inputs).to(device) for level in levels],
+            torch.from_numpy(history).to(device),
+            np.concatenate([level.targets for level in levels]),
+        )
+
+
 class _Step(NamedTuple):
-    """Some more tokens of all texts: where they are, and how they are scored."""
+    """Some more tokens of all texts: where they are, and how they are read."""
 
     n_steps: int
     places: NDArray[np.int64]
-    scores: Callable[[_Networks], _Scores]
+    read: Callable[[_Networks], _Scores]
+
+    def scores(self, networks: _Networks) -> _Scores:
+        """Let one model read them, in any thread."""
+        with torch.inference_mode():
+            return self.read(networks)
 
 
 def _next_levels(
-    tree: PrefixTree, starts: NDArray[np.int64], done: int, n_steps: int
+    tree: PrefixTree,
+    starts: NDArray[np.int64],
+    done: int,
+    n_steps: int,
+    device: torch.device,
 ) -> _Step:
     """Read prefixes that texts have in common, as long as there are any."""
     levels = [tree.next_level()]
@@ -353,10 +414,11 @@ def _next_levels(
         prefix.append(level.prefix + n_before)
         n_before += len(level.targets)
     of_texts = np.concatenate(prefix)
+    joined = _Levels.joined(levels, device)
     return _Step(
         len(levels),
         np.concatenate(places),
-        lambda networks: networks.read_levels(levels)[of_texts],
+        lambda networks: networks.read_levels(joined)[of_texts],
     )
 
 

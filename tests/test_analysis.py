@@ -3,7 +3,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from sklearn_charlstm._analysis import analyze
+from sklearn_charlstm._analysis import analyze, check_labels
 
 
 @pytest.mark.parametrize(
@@ -77,3 +77,8 @@ def test_bad_tokens_are_named():
         analyze([(1, 2), (1, [2])], tuple)
     with pytest.raises(TypeError, match=r"X\[0\]: `analyzer` must return a sequence"):
         analyze(["a"], len)
+
+
+def test_one_text_a_class_is_nothing_to_warn_of():
+    labels = [f"class {k}" for k in range(30)]
+    assert check_labels(labels, "y").tolist() == labels

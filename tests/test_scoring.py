@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -100,7 +102,7 @@ def test_memory_is_bounded(model, monkeypatch, max_tokens, max_logits):
         return forward(self, inputs, state)
 
     def watch_levels(self, levels):
-        sizes.append(sum(len(level.prefix) for level in levels))
+        sizes.append(len(levels.targets))
         return read_levels(self, levels)
 
     monkeypatch.setattr(_scoring, "MAX_TOKENS", max_tokens)
@@ -119,10 +121,10 @@ def test_what_texts_have_in_common_is_computed_once(model, monkeypatch):
     n_histories = 0
     read_level = _scoring._Networks._read_level
 
-    def watch(self, level):
+    def watch(self, source, inputs):
         nonlocal n_histories
-        n_histories += len(level.inputs)
-        return read_level(self, level)
+        n_histories += len(inputs)
+        return read_level(self, source, inputs)
 
     monkeypatch.setattr(_scoring._Networks, "_read_level", watch)
     texts = ["abcab", "abcac", "abc", "abcab", "b"]
@@ -131,6 +133,33 @@ def test_what_texts_have_in_common_is_computed_once(model, monkeypatch):
     histories = {tuple(seq[:n]) for seq in sequences for n in range(len(seq))}
     text_log_likelihood([model], model.vocabulary.encode(texts), model.vocabulary, CPU)
     assert n_histories == len(histories)
+
+
+@pytest.mark.parametrize("min_steps", [1, 100])
+def test_threads_change_nothing_and_compute_in_one_thread_each(
+    model, monkeypatch, min_steps
+):
+    n_threads = set()
+    shared = _scoring._Networks._shared
+
+    def watch(self, *args):
+        n_threads.add((threading.get_ident(), torch.get_num_threads()))
+        return shared(self, *args)
+
+    monkeypatch.setattr(_scoring._Networks, "_shared", watch)
+    monkeypatch.setattr(_scoring, "cpu_count", lambda: 3)
+    monkeypatch.setattr(_scoring, "MIN_TOKENS", 0)
+    monkeypatch.setattr(_scoring, "MIN_STEPS", min_steps)
+    encoded = model.vocabulary.encode(TEXTS)
+    scores = [
+        text_log_likelihood([model] * 3, encoded, model.vocabulary, CPU, n_jobs)
+        for n_jobs in (1, 3)
+    ]
+    np.testing.assert_array_equal(*scores)
+    threads, counts = zip(*n_threads, strict=True)
+    assert threading.get_ident() in threads
+    assert len(threads) > 1
+    assert set(counts) == {1}
 
 
 def test_torch_state_is_left_alone(model):
