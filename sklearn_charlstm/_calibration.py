@@ -245,7 +245,7 @@ def held_out_evidence(
     row = np.array(rows)[fragment]
     log_likelihood = np.empty((len(start), len(models)))
     for k, model in enumerate(models):
-        of_tokens, _ = model._token_log_likelihood(fragments, model.device)
+        of_tokens, _ = model._token_log_likelihood(fragments)
         # Running sums over all fragments, from which those of each begin.
         totals = np.append(0, np.cumsum(of_tokens))
         log_likelihood[:, k] = totals[end] - totals[start]

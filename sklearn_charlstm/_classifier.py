@@ -36,7 +36,7 @@ from sklearn_charlstm._calibration import (
     folds,
     held_out_evidence,
 )
-from sklearn_charlstm._device import resolve_device
+from sklearn_charlstm._device import resolve_compute
 from sklearn_charlstm._discriminative import LabelledTexts, auto_epochs, train_jointly
 from sklearn_charlstm._language_model import (
     CharLSTMLanguageModel,
@@ -162,6 +162,10 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         and parameters, the result is that of one call with as many epochs.
     device : str, default='auto'
         'auto' (CUDA, else MPS, else CPU), 'cpu', 'cuda', 'cuda:1' or 'mps'.
+    precision : {'float32', 'bfloat16', 'auto'}, default='float32'
+        'bfloat16' multiplies matrices with 8 significant bits, in training and in
+        scoring; weights and sums stay float32. 'auto' does so where the device has
+        units for it: processors with AVX-512 BF16 or AMX, GPUs since Ampere.
     n_jobs : int, default=None
         Models trained at the same time, and in prediction scoring at the same time,
         each on one core. None means 1 unless in a :obj:`joblib.parallel_config`
@@ -203,6 +207,8 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         dropout: over windows of the training texts, of one to `maxlen` characters.
     device_ : str
         The device `fit` ran on.
+    precision_ : {'float32', 'bfloat16'}
+        The precision of its matrix products.
 
     See Also
     --------
@@ -272,6 +278,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         n_iter_no_change: int = 5,
         warm_start: bool = False,
         device: str = "auto",
+        precision: Literal["float32", "bfloat16", "auto"] = "float32",
         n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -298,6 +305,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         self.n_iter_no_change = n_iter_no_change
         self.warm_start = warm_start
         self.device = device
+        self.precision = precision
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
@@ -654,7 +662,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
                 lr=self.lr,
                 weight_decay=self.weight_decay,
                 seed=models[0]._seed,
-                device=resolve_device(self.device),
+                compute=resolve_compute(self.device, self.precision),
                 n_jobs=self.n_jobs,
                 reports=reports,
             )
@@ -755,7 +763,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
             model.set_params(**given.get_params(deep=False))
             model.vocabulary_ = given.vocabulary_
             model._started_with = given._started_with
-        self.device_ = trained[-1].device_
+        self.device_, self.precision_ = trained[-1].device_, trained[-1].precision_
         return trained
 
     def _log_prior(self) -> NDArray[np.float64]:
@@ -791,7 +799,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
             [model._as_scored(model.weights_) for model in self.language_models_],
             encoded,
             self.vocabulary_,
-            resolve_device(self.device),
+            resolve_compute(self.device, self.precision),
             self.n_jobs,
         )
         ids, lengths = encoded

@@ -1,37 +1,84 @@
-"""Where the computation runs."""
+"""Where the computation runs, and in which precision."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-__all__ = ["one_thread", "reseed", "resolve_device", "seeded"]
+__all__ = ["Compute", "one_thread", "reseed", "resolve_compute", "seeded"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 # The number of threads and the random state belong to the process.
 _PROCESS_STATE = threading.RLock()
 
 
-def resolve_device(device: str) -> torch.device:
-    """Turn the `device` parameter into a device that is there.
+class Compute(NamedTuple):
+    """Where the computation runs, and in which precision.
+
+    Attributes
+    ----------
+    device : torch.device
+    dtype : torch.dtype
+        Of the factors of matrix products. In training the weights and all else stay
+        float32.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def precision(self) -> str:
+        """The name of the precision."""
+        return str(self.dtype).removeprefix("torch.")
+
+    def autocast(self) -> torch.autocast:
+        """Let torch choose what is computed in the lower precision for a while."""
+        enabled = self.dtype == torch.bfloat16
+        return torch.autocast(self.device.type, self.dtype, enabled=enabled)
+
+
+def resolve_compute(device: str, precision: str) -> Compute:
+    """Turn the parameters `device` and `precision` into what is there.
 
     Parameters
     ----------
     device : str
         'auto' (CUDA, else MPS, else CPU) or the name of a torch device.
+    precision : {'float32', 'bfloat16', 'auto'}
+        'auto': bfloat16 where the device has units that multiply in it.
 
     Returns
     -------
-    device : torch.device
+    compute : Compute
 
     Raises
     ------
     ValueError
         If there is no such device on this machine.
     """
+    where = _resolve_device(device)
+    if precision == "auto":
+        precision = "bfloat16" if _multiplies_bfloat16(where) else "float32"
+    return Compute(where, DTYPES[precision])
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        able = torch.cpu.get_capabilities()
+        return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
+    return False
+
+
+def _resolve_device(device: str) -> torch.device:
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

@@ -17,7 +17,7 @@ from skorch.utils import to_tensor
 from torch import nn
 from torch.nn import functional as F
 
-from sklearn_charlstm._device import one_thread, seeded
+from sklearn_charlstm._device import Compute, one_thread, seeded
 from sklearn_charlstm._module import (
     CharLSTM,
     Weights,
@@ -318,7 +318,7 @@ def train_jointly(
     lr: float,
     weight_decay: float,
     seed: int,
-    device: torch.device,
+    compute: Compute,
     n_jobs: int | None = None,
     reports: Sequence[Callable[[int, float], None] | None] | None = None,
 ) -> tuple[list[Weights], NDArray[np.float64]]:
@@ -350,7 +350,7 @@ def train_jointly(
         Learning rate of the training before.
     weight_decay : float
     seed : int
-    device : torch.device
+    compute : Compute
     n_jobs : int or None
         Networks of each model trained at the same time.
     reports : list of n_networks callables or None
@@ -387,7 +387,7 @@ def train_jointly(
             epochs=epochs,
             lr=LEARNING_RATE_SHARE * lr,
             weight_decay=weight_decay,
-            device=device,
+            compute=compute,
             report=report,
         )
         for network, seed_of_network, report in zip(
@@ -408,11 +408,11 @@ def _train_networks(
     epochs: int,
     lr: float,
     weight_decay: float,
-    device: torch.device,
+    compute: Compute,
     report: Callable[[int, float], None] | None,
 ) -> tuple[list[Weights], list[float]]:
     averaging = _Averaging()
-    with one_thread(), seeded(device, batches.seed):
+    with one_thread(), seeded(compute.device, batches.seed):
         models = []
         for model_weights, params in zip(weights, module_params, strict=True):
             model = CharLSTM(**params)
@@ -428,7 +428,7 @@ def _train_networks(
             optimizer__weight_decay=weight_decay,
             optimizer__fused=True,
             lr=lr,
-            device=device,
+            compute=compute,
             callbacks=[
                 (
                     "epoch_report",

@@ -11,7 +11,6 @@ from typing import Any, Literal, Self
 
 import joblib
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
 from sklearn.model_selection import train_test_split
@@ -21,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_charlstm._analysis import Analyzer, analyze, analyze_weighted
 from sklearn_charlstm._base import TextInputMixin
-from sklearn_charlstm._device import resolve_device
+from sklearn_charlstm._device import Compute, resolve_compute
 from sklearn_charlstm._module import Weights
 from sklearn_charlstm._progress import progress_line
 from sklearn_charlstm._scoring import (
@@ -123,6 +122,10 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         and parameters, the result is that of one call with as many epochs.
     device : str, default='auto'
         'auto' (CUDA, else MPS, else CPU), 'cpu', 'cuda', 'cuda:1' or 'mps'.
+    precision : {'float32', 'bfloat16', 'auto'}, default='float32'
+        'bfloat16' multiplies matrices with 8 significant bits, in training and in
+        scoring; weights and sums stay float32. 'auto' does so where the device has
+        units for it: processors with AVX-512 BF16 or AMX, GPUs since Ampere.
     random_state : int, RandomState instance or None, default=None
         Seed of weights, windows, dropout and validation texts. An int gives the same
         model in every `fit` on the same machine.
@@ -150,6 +153,8 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         Epochs done.
     device_ : str
         The device `fit` ran on.
+    precision_ : {'float32', 'bfloat16'}
+        The precision of its matrix products.
 
     See Also
     --------
@@ -199,6 +204,7 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "warm_start": ["boolean"],
         "device": [str],
+        "precision": [StrOptions({"float32", "bfloat16", "auto"})],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
         "net_params": [dict, None],
@@ -225,6 +231,7 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         n_iter_no_change: int = 5,
         warm_start: bool = False,
         device: str = "auto",
+        precision: Literal["float32", "bfloat16", "auto"] = "float32",
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
         net_params: dict[str, Any] | None = None,
@@ -247,6 +254,7 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         self.n_iter_no_change = n_iter_no_change
         self.warm_start = warm_start
         self.device = device
+        self.precision = precision
         self.random_state = random_state
         self.verbose = verbose
         self.net_params = net_params
@@ -315,14 +323,14 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
     ) -> Self:
         """Train for some more epochs, or once over what may be the first of many."""
         self._module_params = self._module_params | {"dropout": self.dropout}
-        device = resolve_device(self.device)
-        self.device_ = str(device)
+        compute = resolve_compute(self.device, self.precision)
+        self.device_, self.precision_ = str(compute.device), compute.precision
         early_stopping = None
         if not self.early_stopping:
             self.validation_loss_curve_ = None
         else:
             encoded, sample_weight, early_stopping = self._set_aside(
-                encoded, sample_weight, device, name
+                encoded, sample_weight, compute, name
             )
             if early_stopping.stops:
                 epochs = 0
@@ -351,7 +359,7 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
                 lr=self.lr,
                 weight_decay=self.weight_decay,
                 net_params=self.net_params,
-                device=device,
+                compute=compute,
                 name=name,
                 report=report,
                 early_stopping=early_stopping,
@@ -370,7 +378,7 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         self,
         encoded: EncodedTexts,
         sample_weight: NDArray[Any],
-        device: torch.device,
+        compute: Compute,
         name: str,
     ) -> tuple[EncodedTexts, NDArray[Any], EarlyStopping]:
         """Split off the texts that tell when to stop."""
@@ -397,7 +405,7 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
 
         def validation_loss(candidate: Weights) -> float:
             log_likelihood = token_log_likelihood(
-                self._as_scored(candidate), validation, device
+                self._as_scored(candidate), validation, compute
             )
             return -float(np.average(log_likelihood, weights=weights))
 
@@ -509,12 +517,14 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         return analyze(X, self.vocabulary_.analyzer)
 
     def _token_log_likelihood(
-        self, sequences: list[Sequence[Hashable]], device: str
+        self, sequences: list[Sequence[Hashable]]
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Return log-likelihoods of all tokens and the number of tokens per text."""
         encoded = self.vocabulary_.encode(sequences)
         log_likelihood = token_log_likelihood(
-            self._as_scored(self.weights_), encoded, resolve_device(device)
+            self._as_scored(self.weights_),
+            encoded,
+            resolve_compute(self.device, self.precision),
         )
         return log_likelihood, encoded.lengths
 
@@ -535,7 +545,7 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
             In nats. With ``boundaries=True`` one more value, for the end of text.
         """
         sequences = self._analyze(X)
-        log_likelihood, lengths = self._token_log_likelihood(sequences, self.device)
+        log_likelihood, lengths = self._token_log_likelihood(sequences)
         return np.split(log_likelihood, np.cumsum(lengths)[:-1])
 
     def score_samples(self, X: Collection[Any]) -> NDArray[np.float64]:
@@ -556,7 +566,7 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
             [self._as_scored(self.weights_)],
             self.vocabulary_.encode(sequences),
             self.vocabulary_,
-            resolve_device(self.device),
+            resolve_compute(self.device, self.precision),
         )
         return log_likelihood[:, 0]
 
@@ -597,7 +607,7 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
             If there is no character in any text.
         """
         sequences = self._analyze(X)
-        log_likelihood, _ = self._token_log_likelihood(sequences, self.device)
+        log_likelihood, _ = self._token_log_likelihood(sequences)
         if not len(log_likelihood):
             raise ValueError(
                 "All texts are empty; there is no character to average over."

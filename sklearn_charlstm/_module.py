@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["CharLSTM", "Weights", "join_networks", "split_networks"]
+__all__ = [
+    "CharLSTM",
+    "Weights",
+    "at_least_float32",
+    "join_networks",
+    "split_networks",
+]
 
 # What is kept of a network: parameter by name. Without torch in it, it loads on any
 # machine.
@@ -39,6 +45,11 @@ def join_networks(networks: Sequence[Weights]) -> Weights:
         for number, weights in enumerate(networks)
         for name, values in weights.items()
     }
+
+
+def at_least_float32(logits: torch.Tensor) -> torch.Tensor:
+    """Prepare for sums of exponentials, which need more digits than bfloat16 has."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 class _WindowDropout(nn.Module):
@@ -144,6 +155,7 @@ class CharLSTM(nn.Module):
         Returns
         -------
         logits : tensor of shape (n_networks, n_windows, n_steps, n_outputs)
+            Of float32 also where the products are of a lower precision.
         state : tuple of two tensors (n_networks * num_layers, n_windows, hidden_size)
         """
         states: list[Any] = [None] * len(self.networks)
@@ -154,7 +166,7 @@ class CharLSTM(nn.Module):
             logits_of_network, states[i] = network(inputs, states[i])
             logits.append(logits_of_network)
         hidden, cell = (torch.cat(parts) for parts in zip(*states, strict=True))
-        return torch.stack(logits), (hidden, cell)
+        return at_least_float32(torch.stack(logits)), (hidden, cell)
 
     def log_probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Turn logits into log-probabilities in nats, normalised over the outputs.

@@ -13,14 +13,12 @@ from joblib import cpu_count, effective_n_jobs
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from sklearn_charlstm._device import one_thread
-from sklearn_charlstm._module import CharLSTM, Weights
+from sklearn_charlstm._device import Compute, one_thread
+from sklearn_charlstm._module import CharLSTM, Weights, at_least_float32
 from sklearn_charlstm._prefixes import Level, PrefixTree
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
 __all__ = ["Model", "text_log_likelihood", "token_log_likelihood"]
-
-DTYPE = torch.float32
 
 # Bounds on memory: texts read side by side, their tokens before the scores are handed
 # on, and the logits of these. On a CPU the states of more texts do not fit into its
@@ -67,7 +65,7 @@ class _Networks:
         The alphabet of the texts.
     tokens : ndarray of shape (n_tokens,), integer
         The tokens of the texts, each once: ids of `common`.
-    device : torch.device
+    compute : Compute
     """
 
     def __init__(
@@ -75,23 +73,24 @@ class _Networks:
         model: Model,
         common: Vocabulary,
         tokens: NDArray[np.int64],
-        device: torch.device,
+        compute: Compute,
     ) -> None:
         weights, params, vocabulary = model
         self._model = model
-        self._device = device
+        self._compute = compute
+        self._device = compute.device
         self._is_sigmoid = params["output"] == "sigmoid"
         n_networks = params["n_networks"]
 
         def stacked(name: str) -> torch.Tensor:
             arrays = [weights[f"networks.{i}.{name}"] for i in range(n_networks)]
-            return torch.from_numpy(np.stack(arrays)).to(device, DTYPE)
+            return torch.from_numpy(np.stack(arrays)).to(*compute)
 
         ids = vocabulary.ids_from(common)[tokens]
         # What is read before the first token comes last.
         self._input = np.append(vocabulary.as_inputs(ids), vocabulary.first_input)
         distinct, rows = np.unique(self._input, return_inverse=True)
-        self._row = torch.from_numpy(rows).to(device)
+        self._row = torch.from_numpy(rows).to(self._device)
         layers = range(params["num_layers"])
         self._recurrent = [stacked(f"lstm.weight_hh_l{layer}").mT for layer in layers]
         biases = [
@@ -109,9 +108,7 @@ class _Networks:
         bias, weight = first
         embedding = stacked("embedding.weight")[:, torch.from_numpy(distinct)]
         self._table = torch.baddbmm(bias, embedding, weight)
-        self._initial = torch.zeros(
-            n_networks, 1, params["hidden_size"], device=device, dtype=DTYPE
-        )
+        self._initial = self._table.new_zeros(n_networks, 1, params["hidden_size"])
         # Unknown tokens have no output; their probability is fixed.
         self._known = ids != vocabulary.unknown
         self._output = np.where(self._known, ids, 0)
@@ -132,7 +129,7 @@ class _Networks:
         hidden = torch.cat([self._read_level(*step) for step in steps], dim=1)
         # The outputs of all levels in one product.
         bias, weight = self._upwards[-1]
-        logits = torch.baddbmm(bias, hidden, weight)
+        logits = at_least_float32(torch.baddbmm(bias, hidden, weight))
         if self._is_sigmoid:
             logits = F.logsigmoid(logits)
         log_total = torch.logsumexp(logits, dim=2)
@@ -159,7 +156,7 @@ class _Networks:
             # torch's own loop over the steps.
             weights, params, _ = self._model
             self._module = CharLSTM.from_weights(weights, params)
-            self._module.to(self._device, DTYPE)
+            self._module.to(*self._compute)
         # Here a state of shape (networks, texts, hidden) for each layer, there one of
         # (networks * layers, texts, hidden).
         hidden, cell = (
@@ -212,7 +209,7 @@ def _lstm_cell(gates: torch.Tensor, cell: torch.Tensor) -> _State:
 
 
 def token_log_likelihood(
-    model: Model, encoded: EncodedTexts, device: torch.device
+    model: Model, encoded: EncodedTexts, compute: Compute
 ) -> _Scores:
     """Compute log p(token | the tokens before it) for every token of every text.
 
@@ -221,7 +218,7 @@ def token_log_likelihood(
     model : Model
     encoded : EncodedTexts
         By its vocabulary.
-    device : torch.device
+    compute : Compute
 
     Returns
     -------
@@ -230,7 +227,7 @@ def token_log_likelihood(
     """
     distinct, number = _distinct(encoded)
     log_likelihood = np.empty(len(distinct.ids))
-    for _, places, scores in _scored([model], distinct, model.vocabulary, device):
+    for _, places, scores in _scored([model], distinct, model.vocabulary, compute):
         log_likelihood[places] = scores
     return distinct._replace(ids=log_likelihood).take(number).ids
 
@@ -239,7 +236,7 @@ def text_log_likelihood(
     models: Sequence[Model],
     encoded: EncodedTexts,
     vocabulary: Vocabulary,
-    device: torch.device,
+    compute: Compute,
     n_jobs: int | None = None,
 ) -> _Scores:
     """Compute log p(text) under several models.
@@ -250,7 +247,7 @@ def text_log_likelihood(
     encoded : EncodedTexts
     vocabulary : Vocabulary
         What the texts are encoded with: the common alphabet.
-    device : torch.device
+    compute : Compute
     n_jobs : int or None
         Models that score at the same time, each in a thread.
 
@@ -263,7 +260,7 @@ def text_log_likelihood(
     lengths = distinct.lengths
     log_likelihood = np.zeros((len(lengths), len(models)))
     text = np.repeat(np.arange(len(lengths)), lengths)
-    for k, places, scores in _scored(models, distinct, vocabulary, device, n_jobs):
+    for k, places, scores in _scored(models, distinct, vocabulary, compute, n_jobs):
         np.add.at(log_likelihood[:, k], text[places], scores)
     return log_likelihood[number]
 
@@ -292,7 +289,7 @@ def _scored(
     models: Sequence[Model],
     encoded: EncodedTexts,
     vocabulary: Vocabulary,
-    device: torch.device,
+    compute: Compute,
     n_jobs: int | None = None,
 ) -> Iterator[tuple[int, NDArray[np.int64], _Scores]]:
     """Yield the number of a model, the places of some tokens, and their scores.
@@ -310,13 +307,13 @@ def _scored(
         torch.inference_mode(),
         ThreadPoolExecutor(n_threads) as pool,
     ):
-        networks = [_Networks(model, vocabulary, tokens, device) for model in models]
+        networks = [_Networks(model, vocabulary, tokens, compute) for model in models]
         n_logits = max(
             model.module_params["n_networks"] * model.vocabulary.n_outputs
             for model in models
         )
         max_tokens = max(1, min(MAX_TOKENS, MAX_LOGITS // n_logits))
-        max_texts = min(MAX_TEXTS[device.type], max_tokens)
+        max_texts = min(MAX_TEXTS[compute.device.type], max_tokens)
         for rows in _side_by_side(lengths, max_texts, max_tokens):
             of_rows = starts[rows], lengths[rows]
             tree = PrefixTree(ids, *of_rows, first_input=len(tokens))
@@ -330,7 +327,9 @@ def _scored(
                 if apart:
                     step = _next_texts(ids, *of_rows, done, n_steps)
                 else:
-                    step = _next_levels(tree, starts[rows], done, n_steps, device)
+                    step = _next_levels(
+                        tree, starts[rows], done, n_steps, compute.device
+                    )
                 scores = (map if n_threads == 1 else pool.map)(step.scores, networks)
                 for k, scores_of_model in enumerate(scores):
                     yield k, step.places, scores_of_model

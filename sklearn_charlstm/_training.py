@@ -16,7 +16,7 @@ from skorch.utils import to_tensor
 from torch import nn
 from torch.nn import functional as F
 
-from sklearn_charlstm._device import one_thread, reseed, seeded
+from sklearn_charlstm._device import Compute, one_thread, reseed, seeded
 from sklearn_charlstm._module import CharLSTM, Weights
 from sklearn_charlstm._windows import IGNORE, WindowBatches
 
@@ -49,6 +49,7 @@ _OWN_SETTINGS = {
     "optimizer__lr": "`lr`",
     "optimizer__weight_decay": "`weight_decay`",
     "device": "`device`",
+    "compute": "`device` and `precision`",
     "verbose": "`verbose`",
     "train_split": "`early_stopping`",
     "iterator_train": None,
@@ -297,7 +298,22 @@ def _weighted_sum(losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 
 class BatchesNet(NeuralNet):
-    """skorch's training loop over ready batches."""
+    """skorch's training loop over ready batches.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        As of the net of skorch.
+    compute : Compute
+    """
+
+    def __init__(self, *args: Any, compute: Compute, **kwargs: Any) -> None:
+        super().__init__(*args, device=compute.device, **kwargs)
+        self.compute = compute
+
+    def infer(self, x: Any, **fit_params: Any) -> Any:
+        with self.compute.autocast():
+            return super().infer(x, **fit_params)
 
     @property
     def _default_callbacks(self) -> list[Any]:
@@ -410,7 +426,7 @@ def train(
     lr: float,
     weight_decay: float,
     net_params: dict[str, Any] | None,
-    device: torch.device,
+    compute: Compute,
     name: str,
     report: Callable[[int, float], None] | None = None,
     early_stopping: EarlyStopping | None = None,
@@ -434,7 +450,7 @@ def train(
     lr, weight_decay : float
     net_params : dict or None
         More settings of the skorch net.
-    device : torch.device
+    compute : Compute
     name : str
         What is trained, for messages.
     report : callable or None
@@ -486,14 +502,14 @@ def train(
         # Not every optimizer that may be asked for has one kernel for all weights.
         **({} if "optimizer" in net_params else {"optimizer__fused": True}),
         "lr": lr,
-        "device": device,
+        "compute": compute,
         "callbacks": callbacks,
         "train_split": None,
         "predict_nonlinearity": None,
         "verbose": 0,
     }
     module_settings = {f"module__{key}": value for key, value in module_params.items()}
-    with one_thread(), seeded(device, batches.seed):
+    with one_thread(), seeded(compute.device, batches.seed):
         net = _LanguageModelNet(CharLSTM, **(settings | module_settings | net_params))
         net.initialize()
         net.module_.load_numpy_weights(state.weights)

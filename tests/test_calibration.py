@@ -89,13 +89,11 @@ def test_sequences_of_any_tokens():
 class OneNatForEach:
     """A model to which every known character costs its number in the alphabet."""
 
-    device = "cpu"
-
     def __init__(self, vocabulary, factor):
         self.vocabulary_ = vocabulary
         self.factor = factor
 
-    def _token_log_likelihood(self, sequences, device):
+    def _token_log_likelihood(self, sequences):
         encoded = self.vocabulary_.encode(sequences)
         known = encoded.ids != self.vocabulary_.unknown
         return -self.factor * known.astype(float), encoded.lengths

@@ -30,7 +30,7 @@ class StubModel:
 def stubbed(monkeypatch):
     """Return a function that makes a classifier of such models."""
 
-    def score(log_likelihoods, encoded, vocabulary, device):
+    def score(log_likelihoods, encoded, vocabulary, compute, n_jobs):
         return np.array(log_likelihoods, dtype=float).T[: len(encoded.lengths)]
 
     def make(log_likelihoods, classes, slope=1.0, half_length=np.inf):
@@ -127,7 +127,7 @@ def test_end_to_end(tiny, texts, labels):
     np.testing.assert_allclose(clf.class_log_prior_, np.log([0.5, 0.5]))
     assert clf.n_iter_.tolist() == [20, 20]
     assert [curve.shape for curve in clf.loss_curve_] == [(20,), (20,)]
-    assert clf.device_ == "cpu"
+    assert (clf.device_, clf.precision_) == ("cpu", "float32")
     assert clf.predict(["the dog", "le chien"]).tolist() == ["eng", "fra"]
     assert clf.score(texts, labels) == 1
     assert roc_auc_score(labels, clf.decision_function(texts)) == 1
@@ -352,3 +352,14 @@ def test_before_fit_and_bad_input(clf, method):
     assert len(odd) == 4
     if method != "predict":
         assert np.isfinite(odd).all()
+
+
+def test_bfloat16_from_fit_to_prediction(tiny, texts, labels):
+    tiny.update(epochs=20, hidden_size=16, lr=0.02)
+    clf = CharLMLanguageClassifier(precision="bfloat16", **tiny).fit(texts, labels)
+    assert clf.precision_ == "bfloat16"
+    lower = clf.decision_function(texts)
+    exact = clf.set_params(precision="float32").decision_function(texts)
+    assert (lower != exact).all()
+    np.testing.assert_allclose(lower, exact, rtol=0.02)
+    assert roc_auc_score(labels, lower) == 1

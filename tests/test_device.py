@@ -1,9 +1,15 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
 
-from sklearn_charlstm._device import resolve_device, seeded
+from sklearn_charlstm._device import resolve_compute, seeded
 
 cpu = torch.device("cpu")
+
+
+def resolve_device(device):
+    return resolve_compute(device, "float32").device
 
 
 def test_auto_finds_the_best_device(monkeypatch):
@@ -35,6 +41,35 @@ def test_second_gpu(monkeypatch):
     assert resolve_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(ValueError, match=r"torch sees 2 CUDA device\(s\)"):
         resolve_device("cuda:2")
+
+
+@pytest.mark.parametrize(
+    ("able", "precision"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False}, "bfloat16"),
+        ({"avx512_bf16": False, "amx_bf16": True}, "bfloat16"),
+        ({"avx512_bf16": False, "amx_bf16": False}, "float32"),
+        ({"bf16": False}, "float32"),
+    ],
+)
+def test_auto_precision_of_a_processor(monkeypatch, able, precision):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert resolve_compute("cpu", "auto").precision == precision
+    # What is asked for is done, be it slow.
+    assert resolve_compute("cpu", "bfloat16").dtype == torch.bfloat16
+    assert resolve_compute("cpu", "float32").dtype == torch.float32
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_auto_precision_of_a_gpu(monkeypatch, able):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert resolve_compute("mps", "auto").precision == "float32"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **kwargs: able)
+    precision = "bfloat16" if able else "float32"
+    assert resolve_compute("cuda:1", "auto").precision == precision
 
 
 def test_seeded_restores_the_state_also_after_an_error():

@@ -4,6 +4,7 @@ import torch
 from sklearn.metrics import log_loss
 
 from sklearn_charlstm import CharLMLanguageClassifier, _discriminative
+from sklearn_charlstm._device import Compute
 from sklearn_charlstm._discriminative import (
     LabelledTexts,
     _JointBatches,
@@ -17,7 +18,7 @@ from sklearn_charlstm._training import initial_state
 from sklearn_charlstm._vocabulary import Vocabulary
 from sklearn_charlstm._windows import IGNORE
 
-CPU = torch.device("cpu")
+CPU = Compute(torch.device("cpu"), torch.float32)
 
 
 def labelled(texts, class_index, sample_weight=None):
@@ -138,7 +139,7 @@ def test_the_classes_are_told_apart_better(output):
         lr=0.02,
         weight_decay=0.0,
         seed=0,
-        device=CPU,
+        compute=CPU,
         reports=[lambda *args, to=to: to.append(args) for to in seen],
     )
     epochs, losses = np.swapaxes(seen, 0, 2)

@@ -35,7 +35,7 @@ def test_shapes_dtypes_and_sums(model):
 def test_fitted_attributes(model, texts):
     assert set(model.vocabulary_) == set("".join(texts))
     assert model.n_iter_ == len(model.loss_curve_) == 3
-    assert model.device_ == "cpu"
+    assert (model.device_, model.precision_) == ("cpu", "float32")
     assert model.loss_curve_[-1] < model.loss_curve_[0]
 
 
@@ -203,6 +203,7 @@ def test_verbose_is_one_line_and_silence_is_the_default(tiny, texts, capsys):
         {"output": "tanh"},
         {"boundaries": "yes"},
         {"device": 0},
+        {"precision": "float16"},
         {"net_params": []},
     ],
 )

@@ -86,7 +86,7 @@ EXPECTED_FAILURES = {
 def _score_in_float64(monkeypatch):
     # The checks of invariance ask for 1e-7. In float32 a batch of another shape has
     # sums of another order, and our own tests ask for 1e-5.
-    monkeypatch.setattr("sklearn_charlstm._scoring.DTYPE", torch.float64)
+    monkeypatch.setattr("sklearn_charlstm._device.DTYPES", {"float32": torch.float64})
 
 
 @parametrize_with_checks(

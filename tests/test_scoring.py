@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from sklearn_charlstm import _scoring
+from sklearn_charlstm._device import Compute
 from sklearn_charlstm._module import CharLSTM
 from sklearn_charlstm._scoring import (
     Model,
@@ -16,7 +17,7 @@ from sklearn_charlstm._vocabulary import Vocabulary
 # Equal ones, prefixes of others, and long ones that part late.
 TEXTS = ["abcab", "", "c", "bbbbbbbbbbbbbbbbb", "axb", "abc", "abcab"]
 TEXTS += ["abc" * 7 + "a", "abc" * 7 + "b", "abc" * 7, "bb", "cabacab" * 4]
-CPU = torch.device("cpu")
+CPU = Compute(torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture(params=[True, False], ids=["boundaries", "fragments"])
@@ -160,6 +161,16 @@ def test_threads_change_nothing_and_compute_in_one_thread_each(
     assert threading.get_ident() in threads
     assert len(threads) > 1
     assert set(counts) == {1}
+
+
+@pytest.mark.parametrize("min_steps", [1, 100])
+def test_bfloat16_is_close(model, monkeypatch, min_steps):
+    monkeypatch.setattr(_scoring, "MIN_STEPS", min_steps)
+    encoded = model.vocabulary.encode(TEXTS)
+    exact = token_log_likelihood(model, encoded, CPU)
+    lower = token_log_likelihood(model, encoded, CPU._replace(dtype=torch.bfloat16))
+    assert np.abs(lower - exact).max() > 0
+    np.testing.assert_allclose(lower, exact, atol=0.05)
 
 
 def test_torch_state_is_left_alone(model):

@@ -7,12 +7,13 @@ from skorch import callbacks as callbacks_of_skorch
 from torch.nn import functional as F
 
 from sklearn_charlstm import _training
+from sklearn_charlstm._device import Compute
 from sklearn_charlstm._module import CharLSTM
 from sklearn_charlstm._training import EarlyStopping, initial_state, train
 from sklearn_charlstm._vocabulary import Vocabulary
 from sklearn_charlstm._windows import WindowBatches
 
-CPU = torch.device("cpu")
+CPU = Compute(torch.device("cpu"), torch.float32)
 
 
 def run(
@@ -57,7 +58,7 @@ def run(
         "lr": 0.05,
         "weight_decay": 0.0,
         "net_params": None,
-        "device": CPU,
+        "compute": CPU,
         "name": "the model",
     }
     state = state or initial_state(module_params, seed)
@@ -355,3 +356,22 @@ def test_every_network_learns_by_itself():
     losses = [F.cross_entropy(own[0], ids[1:]).item() for own in logits]
     assert max(losses) < 0.4
     assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("output", ["softmax", "sigmoid"])
+def test_bfloat16_multiplies_and_keeps_weights_of_float32(monkeypatch, output):
+    dtypes = set()
+    forward = torch.nn.LSTM.forward
+
+    def watch(self, inputs, state=None):
+        hidden, state = forward(self, inputs, state)
+        dtypes.add((self.weight_hh_l0.dtype, hidden.dtype))
+        return hidden, state
+
+    monkeypatch.setattr(torch.nn.LSTM, "forward", watch)
+    exact, exact_curve = run(output=output)
+    lower, curve = run(output=output, compute=CPU._replace(dtype=torch.bfloat16))
+    assert dtypes == {(torch.float32, torch.float32), (torch.float32, torch.bfloat16)}
+    np.testing.assert_allclose(curve, exact_curve, rtol=0.02)
+    assert {values.dtype for values in lower.weights.values()} == {np.dtype("float32")}
+    assert any((lower.weights[k] != exact.weights[k]).any() for k in exact.weights)
