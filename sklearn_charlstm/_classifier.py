@@ -802,8 +802,5 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
             resolve_compute(self.device, self.precision),
             self.n_jobs,
         )
-        ids, lengths = encoded
-        known = np.append(0, np.cumsum(ids != self.vocabulary_.unknown))
-        ends = np.cumsum(lengths)
-        n_known = known[ends] - known[ends - lengths]
+        n_known = encoded.lengths - encoded.count_of(self.vocabulary_.unknown)
         return log_likelihood, self.evidence_weight_(n_known)

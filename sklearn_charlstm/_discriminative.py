@@ -39,6 +39,9 @@ __all__ = ["LabelledTexts", "auto_epochs", "train_jointly"]
 # neither the memory nor the time of a step grows with the number of classes.
 MAX_GROUP = 4
 
+# Pairs of tokens counted at a time, which bounds the memory that it takes.
+MAX_PAIRS = 2**20
+
 # What the negative log-likelihood counts beside the cross-entropy of the classes. It
 # keeps the models models of their language.
 LIKELIHOOD_SHARE = 0.2
@@ -102,13 +105,20 @@ def class_similarity(texts: LabelledTexts) -> NDArray[np.float64]:
         The Bhattacharyya coefficients of their distributions, from 0 to 1.
     """
     n_classes = texts.class_index.max() + 1
-    ids = texts.encoded.ids.astype(np.int64)
-    # At the seams of two texts by the class of the second.
-    classes = np.repeat(texts.class_index, texts.encoded.lengths)[1:]
-    pairs = ids[:-1] * (ids.max() + 1) + ids[1:]
-    distinct, columns = np.unique(pairs, return_inverse=True)
+    ids, lengths = texts.encoded
+    n_ids = int(ids.max()) + 1
+    ends = np.cumsum(lengths)
+    counts = csr_array((n_classes, n_ids**2))
+    for begin in range(0, len(ids) - 1, MAX_PAIRS):
+        block = ids[begin : begin + MAX_PAIRS + 1].astype(np.int64)
+        pairs = block[:-1] * n_ids + block[1:]
+        # At the seams of two texts by the class of the second.
+        second = begin + 1 + np.arange(len(pairs))
+        classes = texts.class_index[np.searchsorted(ends, second, side="right")]
+        counts += csr_array((np.ones(len(pairs)), (classes, pairs)), counts.shape)
+    distinct, columns = np.unique(counts.indices, return_inverse=True)
     counts = csr_array(
-        (np.ones(len(columns)), (classes, columns)), shape=(n_classes, len(distinct))
+        (counts.data, columns, counts.indptr), (n_classes, len(distinct))
     )
     roots = np.sqrt(counts / counts.sum(axis=1)[:, None].clip(1))
     return (roots @ roots.T).toarray()

@@ -2,7 +2,8 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +47,8 @@ class PrefixTree:
 
     Parameters
     ----------
-    ids : ndarray of shape (n_tokens,), integer
-        Tokens of all texts, less than `first_input`.
+    token_at : callable
+        From places to the tokens that are there, less than `first_input`.
     starts, lengths : ndarrays of shape (n_texts,), integer
         Where each text begins and how many tokens it has, the longest text first.
     first_input : int
@@ -61,9 +62,13 @@ class PrefixTree:
     """
 
     def __init__(
-        self, ids: NDArray[Any], starts: _Ints, lengths: _Ints, first_input: int
+        self,
+        token_at: Callable[[_Ints], _Ints],
+        starts: _Ints,
+        lengths: _Ints,
+        first_input: int,
     ) -> None:
-        self._ids, self._starts, self._lengths = ids, starts, lengths
+        self._token_at, self._starts, self._lengths = token_at, starts, lengths
         self._n_ids = first_input + 1
         self._length = 0
         # Of every text its prefix; of every prefix its last token and its history.
@@ -75,7 +80,7 @@ class PrefixTree:
     def next_level(self) -> Level:
         """Read one more token of the texts that have one."""
         n_texts = int(np.count_nonzero(self._lengths > self._length))
-        tokens = self._ids[self._starts[:n_texts] + self._length].astype(np.int64)
+        tokens = self._token_at(self._starts[:n_texts] + self._length)
         self._length += 1
         each = np.arange(n_texts)
         if self.are_apart:

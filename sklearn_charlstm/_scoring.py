@@ -259,9 +259,10 @@ def text_log_likelihood(
     distinct, number = _distinct(encoded)
     lengths = distinct.lengths
     log_likelihood = np.zeros((len(lengths), len(models)))
-    text = np.repeat(np.arange(len(lengths)), lengths)
+    ends = np.cumsum(lengths)
     for k, places, scores in _scored(models, distinct, vocabulary, compute, n_jobs):
-        np.add.at(log_likelihood[:, k], text[places], scores)
+        text = np.searchsorted(ends, places, side="right")
+        np.add.at(log_likelihood[:, k], text, scores)
     return log_likelihood[number]
 
 
@@ -296,11 +297,17 @@ def _scored(
 
     Memory does not grow with the number and the length of the texts.
     """
-    tokens, ids = np.unique(encoded.ids, return_inverse=True)
+    # Tokens by their number among those of the texts, found as they are read: texts
+    # are long, an id takes a byte or two.
+    tokens = np.unique(encoded.ids)
+
+    def token_at(places: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.searchsorted(tokens, encoded.ids[places])
+
     lengths = encoded.lengths
     starts = np.cumsum(lengths) - lengths
     n_threads = min(effective_n_jobs(n_jobs), cpu_count(), len(models))
-    if len(ids) < MIN_TOKENS:
+    if len(encoded.ids) < MIN_TOKENS:
         n_threads = 1
     with (
         one_thread(),
@@ -316,7 +323,7 @@ def _scored(
         max_texts = min(MAX_TEXTS[compute.device.type], max_tokens)
         for rows in _side_by_side(lengths, max_texts, max_tokens):
             of_rows = starts[rows], lengths[rows]
-            tree = PrefixTree(ids, *of_rows, first_input=len(tokens))
+            tree = PrefixTree(token_at, *of_rows, first_input=len(tokens))
             for of_model in networks:
                 of_model.start()
             done, longest = 0, of_rows[1][0]
@@ -325,7 +332,7 @@ def _scored(
                 n_steps = min(longest - done, MAX_STEPS, max_tokens)
                 apart |= tree.are_apart and longest - done >= MIN_STEPS
                 if apart:
-                    step = _next_texts(ids, *of_rows, done, n_steps)
+                    step = _next_texts(token_at, *of_rows, done, n_steps)
                 else:
                     step = _next_levels(
                         tree, starts[rows], done, n_steps, compute.device
@@ -422,7 +429,7 @@ def _next_levels(
 
 
 def _next_texts(
-    ids: NDArray[Any],
+    token_at: Callable[[NDArray[np.int64]], NDArray[np.int64]],
     starts: NDArray[np.int64],
     lengths: NDArray[np.int64],
     done: int,
@@ -433,8 +440,8 @@ def _next_texts(
     steps = done + np.arange(n_steps)
     inside = steps < lengths[:n_texts, None]
     places = starts[:n_texts, None] + np.where(inside, steps, done)
-    targets = ids[places]
-    inputs = ids[places - 1]
+    targets = token_at(places)
+    inputs = token_at(places - 1)
     return _Step(
         n_steps,
         places[inside],

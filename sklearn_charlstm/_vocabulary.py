@@ -47,11 +47,29 @@ class EncodedTexts(NamedTuple):
         -------
         texts : EncodedTexts
         """
-        starts = np.cumsum(self.lengths) - self.lengths
+        ends = np.cumsum(self.lengths)[rows]
         lengths = self.lengths[rows]
-        shifts = starts[rows] - (np.cumsum(lengths) - lengths)
-        positions = np.arange(lengths.sum()) + np.repeat(shifts, lengths)
-        return self._replace(ids=self.ids[positions], lengths=lengths)
+        spans = zip((ends - lengths).tolist(), ends.tolist(), strict=True)
+        # Positions of all tokens would take many times the memory of the tokens.
+        parts = [self.ids[start:end] for start, end in spans]
+        return self._replace(
+            ids=np.concatenate([self.ids[:0], *parts]), lengths=lengths
+        )
+
+    def count_of(self, token: int) -> NDArray[np.int64]:
+        """Count how often an id is in every text.
+
+        Parameters
+        ----------
+        token : int
+
+        Returns
+        -------
+        counts : ndarray of shape (n_texts,)
+        """
+        places = np.flatnonzero(self.ids == token)
+        text = np.searchsorted(np.cumsum(self.lengths), places, side="right")
+        return np.bincount(text, minlength=len(self.lengths))
 
 
 class Vocabulary(dict[Hashable, int]):

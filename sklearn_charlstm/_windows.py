@@ -83,8 +83,8 @@ class WindowBatches:
         ids, lengths = encoded
         self.ids = ids
         self.lengths = lengths[lengths > 0]
-        text = np.repeat(np.arange(len(lengths)), lengths)
-        n_targets = np.bincount(text[ids != vocabulary.unknown], minlength=len(lengths))
+        self.starts = np.cumsum(self.lengths) - self.lengths
+        n_targets = lengths - encoded.count_of(vocabulary.unknown)
         # By the largest first: the sum of weights may be beyond all numbers.
         weights = sample_weight / sample_weight.max()
         weights *= n_targets.sum() / np.dot(weights, n_targets)
@@ -127,16 +127,26 @@ class WindowBatches:
     def _windows(self) -> Iterator[tuple[NDArray[np.int64], ...]]:
         """Yield that and the places of the targets in the ids of all texts."""
         rng = np.random.default_rng([self.seed, self.epoch])
-        text, begin, end = self._cut(self._window_length(), rng)
+        length = self._window_length()
+        first = np.where(
+            self.lengths <= self.maxlen,
+            self.lengths,
+            rng.integers(1, length, size=len(self.lengths), endpoint=True),
+        )
+        # Window 0 of a text is [0, first), window 1 begins at first. Where they are is
+        # computed batch by batch: for much text it takes more memory than the text.
+        n_windows = 1 + -(-(self.lengths - first) // length)
+        ends = np.cumsum(n_windows)
         self.epoch += 1
-        text_start = np.cumsum(self.lengths) - self.lengths
-        starts = text_start[text] + begin
-        order = rng.permutation(len(text))
-        for rows in np.array_split(order, self.n_batches):
+        for windows in np.array_split(rng.permutation(ends[-1]), self.n_batches):
+            text = np.searchsorted(ends, windows, side="right")
+            number = windows - (ends - n_windows)[text]
+            begin = np.where(number == 0, 0, first[text] + (number - 1) * length)
+            end = np.minimum(first[text] + number * length, self.lengths[text])
             inputs, targets, places = self._batch(
-                starts[rows], (end - begin)[rows], (begin == 0)[rows], rng
+                self.starts[text] + begin, end - begin, begin == 0, rng
             )
-            yield inputs, targets, text[rows], places
+            yield inputs, targets, text, places
 
     def _window_length(self) -> int:
         # Multiples of the golden ratio, less their integers, are spread evenly over
@@ -144,25 +154,6 @@ class WindowBatches:
         shortest = min(SHORTEST_WINDOW, self.maxlen)
         share = (self.epoch + 1) * GOLDEN_RATIO % 1
         return round(shortest * (self.maxlen / shortest) ** share)
-
-    def _cut(
-        self, length: int, rng: np.random.Generator
-    ) -> tuple[NDArray[np.int64], ...]:
-        """Return the text of every window and where in the text it begins and ends."""
-        first = np.where(
-            self.lengths <= self.maxlen,
-            self.lengths,
-            rng.integers(1, length, size=len(self.lengths), endpoint=True),
-        )
-        n_windows = 1 + -(-(self.lengths - first) // length)
-        text = np.repeat(np.arange(len(n_windows)), n_windows)
-        index = np.arange(len(text)) - np.repeat(
-            np.cumsum(n_windows) - n_windows, n_windows
-        )
-        # Window 0 is [0, first), window 1 begins at first.
-        begin = np.where(index == 0, 0, first[text] + (index - 1) * length)
-        end = np.minimum(first[text] + index * length, self.lengths[text])
-        return text, begin, end
 
     def _batch(
         self,

@@ -12,7 +12,7 @@ def read(texts):
     lengths = np.array([len(text) for text in texts])
     starts = np.cumsum(lengths) - lengths
     ids = np.concatenate(texts).astype(np.uint8)
-    tree = PrefixTree(ids, starts, lengths, FIRST_INPUT)
+    tree = PrefixTree(ids.__getitem__, starts, lengths, FIRST_INPUT)
     histories = [()]
     levels = []
     for step in range(max(lengths)):
