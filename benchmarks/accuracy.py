@@ -23,14 +23,17 @@ import csv
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from joblib import Parallel, delayed
 from ngrams import KneserNey, NGramLanguageClassifier, WittenBell
-from rivals import FastText, Lingua, Py3Langid, installed
+from rivals import SMALLEST, FastText, Lingua, Py3Langid, installed
 from scipy.stats import rankdata
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.naive_bayes import MultinomialNB
@@ -40,6 +43,8 @@ from sklearn_charlstm import CharLMLanguageClassifier
 
 LSTM = "LSTM"
 LSTM_APART = "LSTM apart"
+# The classifier without its own calibration, in CalibratedClassifierCV.
+SIGMOID, ISOTONIC = "LSTM, sigmoid", "LSTM, isotonic"
 TEN = ("da", "nb", "sv", "nl", "de", "en", "fr", "es", "pt", "it")
 TWENTY = (*TEN, "bg", "cs", "el", "fi", "hu", "pl", "ru", "sk", "tr", "uk")
 # Some texts of the Declaration are only its title.
@@ -94,6 +99,17 @@ TASKS = [
         rivals=("Witten-Bell", "Kneser-Ney", "fastText"),
     ),
     Task("names in ten languages", "names", TEN, ("whole",), 0),
+    *(
+        Task(
+            f"{'/'.join(pair)}, calibrated outside",
+            "udhr",
+            pair,
+            (3, 5, 10, 20, 50, 200),
+            2000,
+            rivals=(SIGMOID, ISOTONIC),
+        )
+        for pair in PAIRS
+    ),
     *(
         Task(f"{'/'.join(pair)}, {n:,} characters", "sentences", pair, (5, 10), 2000, n)
         for pair in [("en", "fr"), ("da", "nb")]
@@ -213,6 +229,23 @@ def without_joint_training(clf, texts):
     return apart.fit(X, y)
 
 
+def calibrated_outside(method, texts, lengths, seed):
+    """Fit to four fifths of the text, and let scikit-learn calibrate on the rest."""
+    cuts = [len(text) * 4 // 5 for [text] in texts]
+    pieces = [[text[:cut]] for [text], cut in zip(texts, cuts, strict=True)]
+    held_out = [[text[cut:]] for [text], cut in zip(texts, cuts, strict=True)]
+    clf = CharLMLanguageClassifier(random_state=seed, calibration_folds=0)
+    X, y, _ = whole_texts(pieces)
+    frozen = FrozenEstimator(clf.fit(X, y))
+    calibrated = CalibratedClassifierCV(frozen, method=method)
+    of_fragments(calibrated, held_out, lengths, seed)
+    # It gives probabilities only, and isotonic regression some that are 0.
+    calibrated.predict_log_proba = lambda X: np.log(
+        np.clip(calibrated.predict_proba(X), SMALLEST, 1 - SMALLEST)
+    )
+    return calibrated
+
+
 def rivals(task) -> dict[str, Callable]:
     """Return functions from (training texts, lengths, seed) to fitted classifiers."""
     by_name = {
@@ -245,11 +278,11 @@ def rivals(task) -> dict[str, Callable]:
             by_name["lingua"] = lambda texts, lengths, seed: Lingua(task.codes)
         if installed("py3langid"):
             by_name["py3langid"] = lambda texts, lengths, seed: Py3Langid(task.codes)
-    return {
-        name: fit
-        for name, fit in by_name.items()
-        if task.rivals is None or name in task.rivals
-    }
+    if task.rivals is None:
+        return by_name
+    for name, method in ((SIGMOID, "sigmoid"), (ISOTONIC, "isotonic")):
+        by_name[name] = partial(calibrated_outside, method)
+    return {name: fit for name, fit in by_name.items() if name in task.rivals}
 
 
 def score(y, log_proba):

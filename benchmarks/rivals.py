@@ -86,8 +86,10 @@ class Lingua:
     def predict_log_proba(self, X):
         """Return log p(class | text), of shape (n_samples, n_classes)."""
         proba = np.zeros((len(X), len(self.codes)))
-        for row, text in enumerate(X):
-            for value in self.detector.compute_language_confidence_values(text):
+        # On all cores.
+        all_values = self.detector.compute_language_confidence_values_in_parallel(X)
+        for row, values in enumerate(all_values):
+            for value in values:
                 code = value.language.iso_code_639_1.name
                 proba[row, self.codes.index(code)] = value.value
         return _log(proba)

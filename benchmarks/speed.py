@@ -2,16 +2,19 @@
 
     python benchmarks/speed.py --data ../shared/data --out docs/measured
 
-`--data` holds `udhr/eng.txt` and `udhr/fra.txt`. Machines are noisy: everything that is
-compared is run in turn, several times, and the medians of the ratios are what counts.
-The rate of a matrix product of 1024 x 1024 in float32 on one core is measured beside.
-With `--quick` tiny models show that everything runs.
+`--data` holds `udhr/<code>.txt`. Machines are noisy: everything that is compared is run
+in turn, several times, and the medians of the ratios are what counts. The rate of a
+matrix product of 1024 x 1024 in float32 on one core is measured beside. lingua,
+py3langid and fastText are compared where they are installed, and `keras_script.py`
+where `--keras` names a Python that has Keras. With `--quick` tiny models show that
+everything runs.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
 
 import argparse
 import csv
+import json
 import subprocess
 import sys
 import time
@@ -21,7 +24,9 @@ from statistics import median
 import numpy as np
 import torch
 from accuracy import of_fragments
+from keras_script import fragments, read
 from rivals import FastText, Lingua, Py3Langid, installed
+from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
 from sklearn_charlstm import CharLMLanguageClassifier, CharLSTMLanguageModel
@@ -31,14 +36,9 @@ from sklearn_charlstm._vocabulary import Vocabulary
 from sklearn_charlstm._windows import WindowBatches
 
 CODES = ("eng", "fra")
+CLOSE_CODES = ("dan", "nob")
 HIDDEN_SIZES = (64, 96, 128, 256, 512)
 LENGTHS = (5, 10, 20, 100)
-
-
-def read(data):
-    """Return the two texts, lower-cased, their white space folded."""
-    paths = [Path(data) / "udhr" / f"{code}.txt" for code in CODES]
-    return [" ".join(p.read_text(encoding="utf-8").lower().split()) for p in paths]
 
 
 def seconds(function):
@@ -163,21 +163,22 @@ def measure_fit(texts, repeats, params):
 
 
 def measure_prediction(texts, lengths, n_texts, repeats, params):
-    """Yield a row per length: characters per second of every classifier."""
+    """Yield a row per length: thousand characters per second of every classifier."""
+    parts = {
+        "LSTM": {},
+        "two jobs": {"n_jobs": 2},
+        "two jobs, bfloat16": {"n_jobs": 2, "precision": "bfloat16"},
+        "and one network": {"n_jobs": 2, "precision": "bfloat16", "n_networks": 1},
+    }
     classifiers = {
-        "LSTM": CharLMLanguageClassifier(
-            random_state=0, epochs=1, discriminative_epochs=0, calibration_folds=0
-        ),
-        "LSTM, one network": CharLMLanguageClassifier(
+        name: CharLMLanguageClassifier(
             random_state=0,
-            epochs=1,
-            n_networks=1,
             discriminative_epochs=0,
             calibration_folds=0,
-        ),
+            **params | part | {"epochs": 1},
+        ).fit(texts, CODES)
+        for name, part in parts.items()
     }
-    for clf in classifiers.values():
-        clf.set_params(**params).fit(texts, CODES)
     if installed("lingua"):
         classifiers["lingua"] = Lingua(CODES)
     if installed("py3langid"):
@@ -185,13 +186,8 @@ def measure_prediction(texts, lengths, n_texts, repeats, params):
     if installed("fasttext"):
         of_class = [[text] for text in texts]
         classifiers["fastText"] = of_fragments(FastText(), of_class, (20,), 0)
-    rng = np.random.default_rng(0)
     for length in lengths:
-        X = [
-            text[start : start + length]
-            for text in texts
-            for start in rng.integers(0, len(text) - length + 1, size=n_texts // 2)
-        ]
+        X = fragments(texts, length, n_texts * min(lengths) // length)
         times = in_turn(
             {
                 name: lambda clf=clf, X=X: clf.predict_log_proba(X)
@@ -199,10 +195,94 @@ def measure_prediction(texts, lengths, n_texts, repeats, params):
             },
             repeats,
         )
-        row = {"length": length}
+        row = {"characters": length}
         for name, values in times.items():
             row[name] = f"{len(X) * length / median(values) / 1000:.0f}"
         yield row
+
+
+def measure_precision(train, held_out, lengths, repeats, params):
+    """Yield a row per task: how many times as fast bfloat16 is, and the AUC of both."""
+    classifiers = {
+        precision: CharLMLanguageClassifier(
+            random_state=0, precision=precision, calibration_folds=0, **params
+        )
+        for precision in ("float32", "bfloat16")
+    }
+
+    def ratio(functions):
+        times = in_turn(functions, repeats)
+        pairs = zip(times["float32"], times["bfloat16"], strict=True)
+        return f"{median(a / b for a, b in pairs):.2f}"
+
+    faster = ratio(
+        {
+            precision: lambda clf=clf: clf.fit(train, CLOSE_CODES)
+            for precision, clf in classifiers.items()
+        }
+    )
+    yield {"task": "fit", "times as fast": faster, "AUC": "", "AUC bfloat16": ""}
+    for length in lengths:
+        X = fragments(held_out, length, 20_000 // length)
+        y = np.repeat([0, 1], len(X) // 2)
+        scored = {
+            precision: lambda clf=clf, X=X: clf.decision_function(X)
+            for precision, clf in classifiers.items()
+        }
+        auc = [f"{roc_auc_score(y, score()):.4f}" for score in scored.values()]
+        yield {
+            "task": f"predict, {length} characters",
+            "times as fast": ratio(scored),
+            "AUC": auc[0],
+            "AUC bfloat16": auc[1],
+        }
+
+
+def measure_keras(python, data, repeats):
+    """Yield what the usual Keras script does in a second, and this package."""
+    train, held_out = read(data, CODES)
+    X = fragments(held_out, 5, 2000)
+    y = np.repeat([0, 1], len(X) // 2)
+    command = [python, Path(__file__).parent / "keras_script.py", "--data", data]
+    clf = CharLMLanguageClassifier(
+        hidden_size=128,
+        epochs=20,
+        n_networks=1,
+        discriminative_epochs=0,
+        calibration_folds=0,
+        n_jobs=2,
+        random_state=0,
+    )
+    targets, strings, auc = [], [], []
+    for _ in range(repeats):
+        result = json.loads(subprocess.check_output(command).splitlines()[-1])
+        time_of_fit = seconds(lambda: clf.fit(train, CODES))
+        time_of_scoring = seconds(lambda: clf.decision_function(X))
+        targets.append(
+            (
+                result["targets"] / result["fit seconds"],
+                clf.epochs * sum(map(len, train)) / time_of_fit,
+            )
+        )
+        strings.append(
+            (result["strings"] / result["score seconds"], len(X) / time_of_scoring)
+        )
+        auc.append((result["AUC"], roc_auc_score(y, clf.decision_function(X))))
+    for what, pairs in (("targets", targets), ("strings", strings)):
+        keras, ours = (median(values) for values in zip(*pairs, strict=True))
+        yield {
+            "per second": what,
+            "Keras script": f"{keras:.0f}",
+            "one network": f"{ours:.0f}",
+            "ratio": f"{median(b / a for a, b in pairs):.0f}",
+        }
+    keras, ours = (median(values) for values in zip(*auc, strict=True))
+    yield {
+        "per second": "AUC, 5 characters",
+        "Keras script": f"{keras:.3f}",
+        "one network": f"{ours:.3f}",
+        "ratio": "",
+    }
 
 
 def measure_one_text(texts, repeats, params):
@@ -235,28 +315,38 @@ def main():
     parser.add_argument("--data", required=True, help="folder of the texts")
     parser.add_argument("--out", required=True, help="folder for the results")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--keras", help="a Python that has Keras")
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     repeats = 1 if args.quick else args.repeats
     sizes = (8,) if args.quick else HIDDEN_SIZES
     params = {"hidden_size": 8, "n_networks": 1, "epochs": 1} if args.quick else {}
     n_texts = 20 if args.quick else 20_000
-    texts = [text[: 1000 if args.quick else None] for text in read(args.data)]
+    end = 1000 if args.quick else None
+    texts, _ = read(args.data, CODES)
+    texts = [text[:end] for text in texts]
+    train, held_out = read(args.data, CLOSE_CODES)
+    train = [text[:end] for text in train]
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     print(f"matrix product: {matmul_rate(repeats) / 1e9:.0f} GFLOP/s")
     print(f"import: {import_ratio(repeats):.2f} times torch alone")
     one = measure_one_text(texts, repeats, params)
-    print(f"predict of one short text, two classes: {1000 * one:.1f} ms")
+    print(f"predict of one short text, two classes: {1000 * one:.1f} ms", flush=True)
     tables = {
         "training": measure_training(texts[0], sizes, repeats, 1 if args.quick else 5),
         "fit": measure_fit(texts, repeats, params),
         "prediction": measure_prediction(texts, LENGTHS, n_texts, repeats, params),
+        "precision": measure_precision(train, held_out, (5, 20, 200), repeats, params),
     }
+    if args.keras:
+        tables["keras"] = measure_keras(args.keras, args.data, repeats)
     for name, rows in tables.items():
         rows = list(rows)
         for row in rows:
-            print("  ".join(f"{key}: {value}" for key, value in row.items()))
+            print(
+                "  ".join(f"{key}: {value}" for key, value in row.items()), flush=True
+            )
         with (out / f"speed_{name}.csv").open("w", encoding="utf-8", newline="") as f:
             writer = csv.DictWriter(f, list(rows[0]), lineterminator="\n")
             writer.writeheader()

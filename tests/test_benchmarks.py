@@ -55,9 +55,14 @@ def test_speed_quick(udhr_folder, tmp_path):
         name: list(
             csv.DictReader((tmp_path / f"speed_{name}.csv").read_text().splitlines())
         )
-        for name in ("training", "fit", "prediction")
+        for name in ("training", "fit", "prediction", "precision")
     }
     [row] = tables["training"]
     assert float(row["time of a plain loop"]) > 0
     assert [row["fit"] for row in tables["fit"]][2:] == ["and calibration", "two jobs"]
-    assert [row["length"] for row in tables["prediction"]] == ["5", "10", "20", "100"]
+    lengths = [row["characters"] for row in tables["prediction"]]
+    assert lengths == ["5", "10", "20", "100"]
+    fit, *predictions = tables["precision"]
+    assert fit["task"] == "fit"
+    for row in predictions:
+        assert abs(float(row["AUC"]) - float(row["AUC bfloat16"])) < 0.02
