@@ -30,8 +30,8 @@ from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
 from sklearn_charlstm import CharLMLanguageClassifier, CharLSTMLanguageModel
+from sklearn_charlstm._loop import MAX_GRADIENT_NORM
 from sklearn_charlstm._module import CharLSTM
-from sklearn_charlstm._training import MAX_GRADIENT_NORM
 from sklearn_charlstm._vocabulary import Vocabulary
 from sklearn_charlstm._windows import WindowBatches
 

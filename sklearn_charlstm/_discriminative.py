@@ -18,17 +18,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from sklearn_charlstm._device import Compute, one_thread, seeded
+from sklearn_charlstm._loop import (
+    MAX_GRADIENT_NORM,
+    BatchesNet,
+    EpochReport,
+    RunningAverage,
+)
 from sklearn_charlstm._module import (
     CharLSTM,
     Weights,
     join_networks,
     split_networks,
-)
-from sklearn_charlstm._training import (
-    MAX_GRADIENT_NORM,
-    BatchesNet,
-    EpochReport,
-    RunningAverage,
 )
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 from sklearn_charlstm._windows import IGNORE, WindowBatches

@@ -3,7 +3,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 import copy
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,26 +15,19 @@ from skorch.utils import to_tensor
 from torch import nn
 from torch.nn import functional as F
 
-from sklearn_charlstm._device import Compute, one_thread, reseed, seeded
+from sklearn_charlstm._device import Compute, one_thread, seeded
+from sklearn_charlstm._loop import (
+    MAX_GRADIENT_NORM,
+    BatchesNet,
+    EpochReport,
+    Interrupted,
+    RunningAverage,
+)
 from sklearn_charlstm._module import CharLSTM, Weights
 from sklearn_charlstm._windows import IGNORE, WindowBatches
 
-__all__ = [
-    "MAX_GRADIENT_NORM",
-    "BatchesNet",
-    "EarlyStopping",
-    "EpochReport",
-    "RunningAverage",
-    "TrainingState",
-    "initial_state",
-    "train",
-]
+__all__ = ["EarlyStopping", "TrainingState", "initial_state", "train"]
 
-# The running average gives the weights after update t the share (a + 1) / (t + a):
-# with a = 3 the average is that of about the last quarter of training, however
-# long it has been.
-AVERAGE_DECAY = 3
-MAX_GRADIENT_NORM = 1.0
 
 # What `net_params` may not set, also not in part (`module__dropout`), with the
 # parameter that does.
@@ -135,43 +127,6 @@ class _BinaryCrossEntropy(nn.Module):
         return losses.sum(dim=-1)
 
 
-class RunningAverage:
-    """The running average of a network's weights: polynomial-decay averaging.
-
-    Parameters
-    ----------
-    module : nn.Module
-    average : dict of str to ndarray
-        The average so far.
-    n_updates : int
-        Updates of the weights so far.
-    """
-
-    def __init__(self, module: nn.Module, average: Weights, n_updates: int) -> None:
-        self.parameters = dict(module.named_parameters())
-        self.averages = {
-            name: torch.tensor(average[name], device=parameter.device)
-            for name, parameter in self.parameters.items()
-        }
-        self.n_updates = n_updates
-
-    def update(self) -> None:
-        """Take the weights after one more update into account."""
-        self.n_updates += 1
-        share = (AVERAGE_DECAY + 1) / (self.n_updates + AVERAGE_DECAY)
-        with torch.no_grad():
-            torch._foreach_lerp_(
-                [*self.averages.values()], [*self.parameters.values()], share
-            )
-
-    def weights(self) -> Weights:
-        """Return the average as it is now."""
-        return {
-            name: average.cpu().numpy().copy()
-            for name, average in self.averages.items()
-        }
-
-
 class _Averaging(Callback):
     """Average the weights, from what they were in the state at the start."""
 
@@ -185,62 +140,6 @@ class _Averaging(Callback):
 
     def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         self.running_.update()
-
-
-class EpochReport(Callback):
-    """Seed each epoch, keep its loss per target and pass it on.
-
-    skorch's own `train_loss` weights the batches by windows, which is not exact
-    where they are padded. A subclass says what the loss is.
-
-    Parameters
-    ----------
-    name : str
-        What is trained, for messages.
-    report : callable or None
-        Called with the number of the epoch, from 1, and its loss.
-    batches : iterable with the attributes `seed` and `epoch`
-    """
-
-    def __init__(
-        self, name: str, report: Callable[[int, float], None] | None, batches: Any
-    ) -> None:
-        self.name = name
-        self.report = report
-        self.batches = batches
-
-    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        # An epoch is drawn from the seed and its number: training that goes on is
-        # the same as training that never stopped.
-        reseed(net.device, self.batches.seed, self.batches.epoch)
-        self.sum_ = torch.zeros((), device=net.device)
-        self.n_targets_ = 0
-
-    def weighted_loss(
-        self, net: NeuralNet, batch: Any, y_pred: Any
-    ) -> tuple[torch.Tensor, int]:
-        """Return the sum of a batch's losses and the number of its targets."""
-        raise NotImplementedError
-
-    def on_batch_end(
-        self, net: NeuralNet, batch: Any, y_pred: Any, **kwargs: Any
-    ) -> None:
-        with torch.no_grad():
-            loss, n_targets = self.weighted_loss(net, batch, y_pred)
-            self.sum_ += loss
-        self.n_targets_ += n_targets
-
-    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        loss = float(self.sum_) / self.n_targets_
-        epoch = self.batches.epoch
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"Training of {self.name} diverged: the loss is {loss} in epoch "
-                f"{epoch}; use a smaller `lr`."
-            )
-        net.history.record("train_loss", loss)
-        if self.report is not None:
-            self.report(epoch, loss)
 
 
 class _LikelihoodReport(EpochReport):
@@ -261,10 +160,6 @@ class _LikelihoodReport(EpochReport):
         return _weighted_sum(losses, weights), n_targets
 
 
-class _Interrupted(Exception):
-    """A KeyboardInterrupt in a guise that skorch does not swallow."""
-
-
 class _Validation(Callback):
     """Validate the averaged weights after each epoch."""
 
@@ -276,7 +171,7 @@ class _Validation(Callback):
         try:
             self.early_stopping.update(self.averaging.running_.weights())
         except KeyboardInterrupt as interrupt:
-            raise _Interrupted from interrupt
+            raise Interrupted from interrupt
         net.history.record("valid_loss", self.early_stopping.curve[-1])
 
 
@@ -295,62 +190,6 @@ class _StopEarly(Callback):
 def _weighted_sum(losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Sum the losses of all targets, window after window, times the window's weight."""
     return (losses.view(len(weights), -1) * weights[:, None]).sum()
-
-
-class BatchesNet(NeuralNet):
-    """skorch's training loop over ready batches.
-
-    Parameters
-    ----------
-    *args, **kwargs
-        As of the net of skorch.
-    compute : Compute
-    """
-
-    def __init__(self, *args: Any, compute: Compute, **kwargs: Any) -> None:
-        super().__init__(*args, device=compute.device, **kwargs)
-        self.compute = compute
-
-    def infer(self, x: Any, **fit_params: Any) -> Any:
-        with self.compute.autocast():
-            return super().infer(x, **fit_params)
-
-    @property
-    def _default_callbacks(self) -> list[Any]:
-        return []
-
-    def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
-        return X, None
-
-    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
-        return dataset
-
-    notifying_: str | None = None
-
-    def notify(self, method_name: str, **cb_kwargs: Any) -> None:
-        self.notifying_ = method_name
-        super().notify(method_name, **cb_kwargs)
-        self.notifying_ = None
-
-    def fit_loop(
-        self, X: Any, y: Any = None, epochs: int | None = None, **fit_params: Any
-    ) -> Any:
-        # skorch takes every KeyboardInterrupt for a wish to stop early and keeps
-        # the half-trained model in silence. Only _StopEarly and its like, which
-        # raise it at the end of an epoch, may do that.
-        try:
-            return super().fit_loop(X, y, epochs=epochs, **fit_params)
-        except KeyboardInterrupt as interrupt:
-            if self.notifying_ == "on_epoch_end":
-                raise
-            raise _Interrupted from interrupt
-
-    def train_epochs(self, batches: Any, epochs: int) -> None:
-        """Train for some epochs; raise KeyboardInterrupt where there was one."""
-        try:
-            self.partial_fit(batches, epochs=epochs)
-        except _Interrupted:
-            raise KeyboardInterrupt from None
 
 
 class _LanguageModelNet(BatchesNet):

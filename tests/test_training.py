@@ -6,7 +6,7 @@ import torch
 from skorch import callbacks as callbacks_of_skorch
 from torch.nn import functional as F
 
-from sklearn_charlstm import _training
+from sklearn_charlstm import _loop, _training
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._module import CharLSTM
 from sklearn_charlstm._training import EarlyStopping, initial_state, train
@@ -100,7 +100,7 @@ def test_average_of_the_weights():
     states = [run(whole, epochs=1)[0]]
     for epoch in (1, 2):
         states.append(run(whole, epochs=1, state=states[-1], epoch=epoch)[0])
-    a = _training.AVERAGE_DECAY
+    a = _loop.AVERAGE_DECAY
     assert [state.n_updates for state in states] == [1, 2, 3]
     expected = {name: 0 * values for name, values in states[0].weights.items()}
     for t, state in enumerate(states, start=1):

@@ -1,0 +1,183 @@
+"""skorch's training loop over ready batches, and what is done in every one of it."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import Callback
+from torch import nn
+
+from sklearn_charlstm._device import Compute, reseed
+from sklearn_charlstm._module import Weights
+
+__all__ = [
+    "MAX_GRADIENT_NORM",
+    "BatchesNet",
+    "EpochReport",
+    "Interrupted",
+    "RunningAverage",
+]
+
+MAX_GRADIENT_NORM = 1.0
+
+# The running average gives the weights after update t the share (a + 1) / (t + a):
+# with a = 3 the average is that of about the last quarter of training, however
+# long it has been.
+AVERAGE_DECAY = 3
+
+
+class RunningAverage:
+    """The running average of a network's weights: polynomial-decay averaging.
+
+    Parameters
+    ----------
+    module : nn.Module
+    average : dict of str to ndarray
+        The average so far.
+    n_updates : int
+        Updates of the weights so far.
+    """
+
+    def __init__(self, module: nn.Module, average: Weights, n_updates: int) -> None:
+        self.parameters = dict(module.named_parameters())
+        self.averages = {
+            name: torch.tensor(average[name], device=parameter.device)
+            for name, parameter in self.parameters.items()
+        }
+        self.n_updates = n_updates
+
+    def update(self) -> None:
+        """Take the weights after one more update into account."""
+        self.n_updates += 1
+        share = (AVERAGE_DECAY + 1) / (self.n_updates + AVERAGE_DECAY)
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                [*self.averages.values()], [*self.parameters.values()], share
+            )
+
+    def weights(self) -> Weights:
+        """Return the average as it is now."""
+        return {
+            name: average.cpu().numpy().copy()
+            for name, average in self.averages.items()
+        }
+
+
+class EpochReport(Callback):
+    """Seed each epoch, keep its loss per target and pass it on.
+
+    skorch's own `train_loss` weights the batches by windows, which is not exact
+    where they are padded. A subclass says what the loss is.
+
+    Parameters
+    ----------
+    name : str
+        What is trained, for messages.
+    report : callable or None
+        Called with the number of the epoch, from 1, and its loss.
+    batches : iterable with the attributes `seed` and `epoch`
+    """
+
+    def __init__(
+        self, name: str, report: Callable[[int, float], None] | None, batches: Any
+    ) -> None:
+        self.name = name
+        self.report = report
+        self.batches = batches
+
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        # An epoch is drawn from the seed and its number: training that goes on is
+        # the same as training that never stopped.
+        reseed(net.device, self.batches.seed, self.batches.epoch)
+        self.sum_ = torch.zeros((), device=net.device)
+        self.n_targets_ = 0
+
+    def weighted_loss(
+        self, net: NeuralNet, batch: Any, y_pred: Any
+    ) -> tuple[torch.Tensor, int]:
+        """Return the sum of a batch's losses and the number of its targets."""
+        raise NotImplementedError
+
+    def on_batch_end(
+        self, net: NeuralNet, batch: Any, y_pred: Any, **kwargs: Any
+    ) -> None:
+        with torch.no_grad():
+            loss, n_targets = self.weighted_loss(net, batch, y_pred)
+            self.sum_ += loss
+        self.n_targets_ += n_targets
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        loss = float(self.sum_) / self.n_targets_
+        epoch = self.batches.epoch
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"Training of {self.name} diverged: the loss is {loss} in epoch "
+                f"{epoch}; use a smaller `lr`."
+            )
+        net.history.record("train_loss", loss)
+        if self.report is not None:
+            self.report(epoch, loss)
+
+
+class Interrupted(Exception):
+    """A KeyboardInterrupt in a guise that skorch does not swallow."""
+
+
+class BatchesNet(NeuralNet):
+    """skorch's training loop over ready batches.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        As of the net of skorch.
+    compute : Compute
+    """
+
+    def __init__(self, *args: Any, compute: Compute, **kwargs: Any) -> None:
+        super().__init__(*args, device=compute.device, **kwargs)
+        self.compute = compute
+
+    def infer(self, x: Any, **fit_params: Any) -> Any:
+        with self.compute.autocast():
+            return super().infer(x, **fit_params)
+
+    @property
+    def _default_callbacks(self) -> list[Any]:
+        return []
+
+    def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
+        return X, None
+
+    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
+        return dataset
+
+    notifying_: str | None = None
+
+    def notify(self, method_name: str, **cb_kwargs: Any) -> None:
+        self.notifying_ = method_name
+        super().notify(method_name, **cb_kwargs)
+        self.notifying_ = None
+
+    def fit_loop(
+        self, X: Any, y: Any = None, epochs: int | None = None, **fit_params: Any
+    ) -> Any:
+        # skorch takes every KeyboardInterrupt for a wish to stop early and keeps
+        # the half-trained model in silence. Only callbacks that stop early, which
+        # raise it at the end of an epoch, may do that.
+        try:
+            return super().fit_loop(X, y, epochs=epochs, **fit_params)
+        except KeyboardInterrupt as interrupt:
+            if self.notifying_ == "on_epoch_end":
+                raise
+            raise Interrupted from interrupt
+
+    def train_epochs(self, batches: Any, epochs: int) -> None:
+        """Train for some epochs; raise KeyboardInterrupt where there was one."""
+        try:
+            self.partial_fit(batches, epochs=epochs)
+        except Interrupted:
+            raise KeyboardInterrupt from None
