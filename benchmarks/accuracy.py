@@ -50,6 +50,8 @@ TWENTY = (*TEN, "bg", "cs", "el", "fi", "hu", "pl", "ru", "sk", "tr", "uk")
 # Some texts of the Declaration are only its title.
 SHORTEST_TEXT = 3000
 START, END = "\x02", "\x03"
+# Of the calibration error, what one without an error would have on so much text.
+BY_CHANCE = "by chance"
 BLOCK = 100
 RUN = 20
 N_RESAMPLES = 200
@@ -296,23 +298,39 @@ def score(y, log_proba):
     return np.mean(log_proba.argmax(axis=1) == y)
 
 
-def calibration_error(y, proba):
-    """Return the expected calibration error of the predicted class."""
+def calibration_gaps(y, proba):
+    """Return hits less what was expected of each bin of the predicted probability."""
     confidence = proba.max(axis=1)
     bins = np.minimum((confidence * N_BINS).astype(int), N_BINS - 1)
-    gaps = np.bincount(bins, weights=(proba.argmax(axis=1) == y) - confidence)
-    return np.abs(gaps).sum() / len(y)
+    hits = proba.argmax(axis=1) == y
+    return np.bincount(bins, weights=hits - confidence, minlength=N_BINS) / len(y)
 
 
-def resample(y, log_probas, blocks, rng):
-    """Return scores of the classifiers on bootstrap samples of the blocks."""
+def calibration_error(y, proba):
+    """Return the expected calibration error of the predicted class."""
+    return np.abs(calibration_gaps(y, proba)).sum()
+
+
+def calibration_error_by_chance(y, proba, blocks):
+    """Return the error that one without an error would have on so much text."""
+    gaps = calibration_gaps(y, proba)
+    return np.mean(
+        [
+            np.abs(calibration_gaps(y[rows], proba[rows]) - gaps).sum()
+            for rows in resamples(blocks)
+        ]
+    )
+
+
+def resamples(blocks):
+    """Yield the rows of bootstrap samples of the blocks, the same in every call."""
+    # The same draws for every seed: all seeds share the test text, and a mean over
+    # seeds must not average its sampling error away.
+    rng = np.random.default_rng(0)
     members = [np.flatnonzero(blocks == block) for block in range(blocks.max() + 1)]
-    scores = []
     for _ in range(N_RESAMPLES):
         drawn = rng.integers(len(members), size=len(members))
-        rows = np.concatenate([members[block] for block in drawn])
-        scores.append([score(y[rows], log_proba[rows]) for log_proba in log_probas])
-    return np.array(scores)
+        yield np.concatenate([members[block] for block in drawn])
 
 
 def run(task, seed, data, quick, n_jobs):
@@ -349,10 +367,12 @@ def run(task, seed, data, quick, n_jobs):
             sees_ends = name in (LSTM, LSTM_APART, "lingua", "py3langid")
             log_probas.append(clf.predict_log_proba(X if sees_ends else X_of_rivals))
         scores = [score(y, log_proba) for log_proba in log_probas]
-        # The same draws for every seed: all seeds share the test text, and a mean
-        # over seeds must not average its sampling error away.
-        draws = np.random.default_rng(0)
-        resamples = resample(y, log_probas, blocks, draws)
+        resampled = np.array(
+            [
+                [score(y[rows], log_proba[rows]) for log_proba in log_probas]
+                for rows in resamples(blocks)
+            ]
+        )
         for number, name in enumerate(fitted):
             proba = np.exp(log_probas[number])
             rows.append(
@@ -363,9 +383,10 @@ def run(task, seed, data, quick, n_jobs):
                     "seed": seed,
                     "score": scores[number],
                     # Against this one, on the same resamples.
-                    "LSTM minus": resamples[:, 0] - resamples[:, number],
+                    "LSTM minus": resampled[:, 0] - resampled[:, number],
                     "log loss": log_loss(y, proba, labels=range(len(test))),
                     "calibration error": calibration_error(y, proba),
+                    BY_CHANCE: calibration_error_by_chance(y, proba, blocks),
                     "fit seconds": seconds[name],
                     "bits per character": bits_per_character[name],
                 }
@@ -405,7 +426,12 @@ def summary(rows):
             if name == LSTM
             else f"{difference.mean():+.4f} ({low:+.4f} to {high:+.4f})"
         )
-        for column in ("log loss", "calibration error", "bits per character"):
+        for column in (
+            "log loss",
+            "calibration error",
+            BY_CHANCE,
+            "bits per character",
+        ):
             mean = np.mean([row[column] for row in group])
             entry[column] = "" if np.isnan(mean) else f"{mean:.3f}"
         seconds = np.median([row["fit seconds"] for row in group])
@@ -421,6 +447,8 @@ def side_by_side(table, column):
         row = rows.setdefault((entry["task"], entry["characters"]), {})
         row |= {"task": entry["task"], "length": entry["characters"]}
         row[entry["classifier"]] = f"{float(entry[column]):.3f}"
+        if column == "calibration error" and entry["classifier"] == LSTM:
+            row[f"{LSTM}, by chance"] = entry[BY_CHANCE]
     return list(rows.values())
 
 
