@@ -163,8 +163,42 @@ def draw_accuracy_by_text():
     save(figure, "accuracy_by_text.svg")
 
 
+def draw_scale():
+    """Draw the measured seconds against classes, characters and texts."""
+    with (MEASURED / "scale.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    panels = {
+        "classes": ("fit", "classes, 3,000 characters each"),
+        "characters": ("fit", "characters of training text, two classes"),
+        "texts": ("predict", "texts of ten characters, two classes"),
+    }
+    figure, all_axes = plt.subplots(1, 3, figsize=(9.5, 3.4), layout="constrained")
+    for axes, (task, (what, label)) in zip(all_axes, panels.items(), strict=True):
+        numbers, seconds = np.array(
+            [
+                (float(row["number"]), float(row[f"{what} seconds"]))
+                for row in rows
+                if row["task"] == task
+            ]
+        ).T
+        axes.plot(
+            numbers,
+            seconds[-1] * numbers / numbers[-1],
+            color=GREY,
+            linestyle=":",
+            label="as many times longer",
+        )
+        axes.plot(numbers, seconds, color=BLUE, marker="o", linewidth=2.5)
+        axes.set(xscale="log", yscale="log", xlabel=label, ylabel=f"seconds of {what}")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    all_axes[0].legend(frameon=False)
+    save(figure, "scale.svg")
+
+
 if __name__ == "__main__":
     plt.rcParams["svg.hashsalt"] = "sklearn_charlstm"
     draw_accuracy_by_text()
+    draw_scale()
     draw_windows()
     draw_evidence()
