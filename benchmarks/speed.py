@@ -255,7 +255,9 @@ def measure_keras(python, data, repeats):
     )
     targets, strings, auc = [], [], []
     for _ in range(repeats):
-        result = json.loads(subprocess.check_output(command).splitlines()[-1])
+        result = json.loads(
+            subprocess.check_output(command, stderr=subprocess.DEVNULL).splitlines()[-1]
+        )
         time_of_fit = seconds(lambda: clf.fit(train, CODES))
         time_of_scoring = seconds(lambda: clf.decision_function(X))
         targets.append(

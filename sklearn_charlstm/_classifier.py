@@ -37,7 +37,12 @@ from sklearn_charlstm._calibration import (
     held_out_evidence,
 )
 from sklearn_charlstm._device import resolve_compute
-from sklearn_charlstm._discriminative import LabelledTexts, auto_epochs, train_jointly
+from sklearn_charlstm._discriminative import (
+    LabelledTexts,
+    auto_epochs,
+    join_models,
+    joint_jobs,
+)
 from sklearn_charlstm._language_model import (
     CharLSTMLanguageModel,
     check_no_early_stopping,
@@ -75,6 +80,7 @@ def _evidence_of_fold(
 ) -> Evidence:
     clf._start(classes, training.sequences, training.class_index)
     clf._train(*training, one_pass=False)
+    clf._refine(*training, n_folds=0)
     evidence = held_out_evidence(
         clf.language_models_,
         clf.vocabulary_,
@@ -372,7 +378,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         clf.class_count_ = np.bincount(class_index, weights=weights).astype(float)
         clf.class_log_prior_ = clf._log_prior()
         clf._train(sequences, class_index, weights, one_pass=False)
-        clf._calibrate(sequences, class_index, weights)
+        clf._refine(sequences, class_index, weights, n_folds=clf.calibration_folds)
         return self._take_over(clf)
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -614,27 +620,84 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
             self.classes_,
             one_pass=one_pass,
         )
-        self.language_models_ = models
-        if not one_pass:
-            self._train_jointly(sequences, class_index, sample_weight)
-        # With warm_start the training of each model goes on from where it stopped, as
-        # if there had been no joint training.
-        self._generative_models = models if self.warm_start else self.language_models_
+        self.language_models_ = self._generative_models = models
 
-    def _train_jointly(
+    def _refine(
         self,
         sequences: list[Sequence[Hashable]],
         class_index: NDArray[np.intp],
         sample_weight: NDArray[Any],
+        *,
+        n_folds: int,
     ) -> None:
-        """Replace the models by copies that tell the classes apart better."""
-        self.discriminative_loss_curve_ = np.empty(0)
+        """Let the models tell the classes apart better, and learn what they are worth.
+
+        Side by side: the calibration trains models of its own.
+        """
+        models = self.language_models_
         encoded = self.vocabulary_.encode(sequences)
         epochs = self.discriminative_epochs
         if epochs == "auto":
             epochs = auto_epochs(len(encoded.ids), len(self.classes_))
-        if not epochs:
-            return
+        texts = LabelledTexts.balanced(encoded, class_index, sample_weight)
+        parts = []
+        if n_folds:
+            rng = np.random.default_rng(models[0]._seed)
+            data = (sequences, class_index, sample_weight)
+            parts = list(folds(*data, n_folds, rng, whole=self.boundaries))
+        with (
+            progress_line(
+                [f"network {number}" for number in range(1, models[0].n_networks + 1)],
+                epochs,
+                self.verbose,
+                desc="Joint training",
+                unit="bits/class",
+            ) as of_networks,
+            progress_line(
+                ["held-out text"],
+                len(parts),
+                self.verbose,
+                desc="Calibration",
+                unit="bits/class",
+                step="fold",
+            ) as [of_fold],
+        ):
+            joint = self._joint_jobs(texts, epochs, of_networks) if epochs else []
+            clf = self._to_calibrate(epochs)
+            results = Parallel(n_jobs=self.n_jobs)(
+                joint
+                + [
+                    delayed(_evidence_of_fold)(
+                        clone(clf), self.classes_, *part, of_fold
+                    )
+                    for part in parts
+                ]
+            )
+        self.discriminative_loss_curve_ = np.empty(0)
+        self.evidence_weight_ = EvidenceWeight()
+        if joint:
+            weights, self.discriminative_loss_curve_ = join_models(
+                results[: len(joint)]
+            )
+            self.language_models_ = [
+                model._with_weights(weights_of_model)
+                for model, weights_of_model in zip(models, weights, strict=True)
+            ]
+        if parts:
+            self.evidence_weight_ = EvidenceWeight.fitted(
+                Evidence.joined(results[len(joint) :])
+            )
+        # With warm_start the training of each model goes on from where it stopped, as
+        # if there had been no joint training.
+        self._generative_models = models if self.warm_start else self.language_models_
+
+    def _joint_jobs(
+        self,
+        texts: LabelledTexts,
+        epochs: int,
+        reports: Sequence[Callable[[int, float], None] | None],
+    ) -> list[Any]:
+        """Return the delayed joint training of the networks."""
         models = self.language_models_
         vocabularies = [model.vocabulary_ for model in models]
         if any((v.common or v) != self.vocabulary_ for v in vocabularies):
@@ -643,84 +706,38 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
                 "models different ones; set discriminative_epochs=0, or fit anew with "
                 "warm_start=False."
             )
-        with progress_line(
-            [f"network {number}" for number in range(1, models[0].n_networks + 1)],
-            epochs,
-            self.verbose,
-            desc="Joint training",
-            unit="bits/class",
-        ) as reports:
-            weights, loss_curve = train_jointly(
-                [model.weights_ for model in models],
-                [model._module_params for model in models],
-                vocabularies,
-                LabelledTexts.balanced(encoded, class_index, sample_weight),
-                self.vocabulary_,
-                epochs=epochs,
-                maxlen=self.maxlen,
-                batch_size=self.batch_size,
-                lr=self.lr,
-                weight_decay=self.weight_decay,
-                seed=models[0]._seed,
-                compute=resolve_compute(self.device, self.precision),
-                n_jobs=self.n_jobs,
-                reports=reports,
-            )
-        self.discriminative_loss_curve_ = loss_curve
-        self.language_models_ = [
-            model._with_weights(weights_of_model)
-            for model, weights_of_model in zip(models, weights, strict=True)
-        ]
+        return joint_jobs(
+            [model.weights_ for model in models],
+            [model._module_params for model in models],
+            vocabularies,
+            texts,
+            self.vocabulary_,
+            epochs=epochs,
+            maxlen=self.maxlen,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            seed=models[0]._seed,
+            compute=resolve_compute(self.device, self.precision),
+            reports=reports,
+        )
 
-    def _calibrate(
-        self,
-        sequences: list[Sequence[Hashable]],
-        class_index: NDArray[np.intp],
-        sample_weight: NDArray[Any],
-    ) -> None:
-        """Learn from text set aside what the models' log-likelihoods are worth."""
-        self.evidence_weight_ = EvidenceWeight()
-        if not self.calibration_folds:
-            return
+    def _to_calibrate(self, discriminative_epochs: int) -> Self:
+        """Return the classifier that is trained without a part of the texts."""
         models = self.language_models_
-        clf = clone(self).set_params(
+        return clone(self).set_params(
             # One network is trusted less than their mean: the error is on the safe
             # side, and it takes a fraction of the time.
             n_networks=1,
             # As long as these were trained, whatever ended it.
             early_stopping=False,
             epochs=max(1, round(np.mean([model.n_iter_ for model in models]))),
-            discriminative_epochs=len(self.discriminative_loss_curve_),
+            discriminative_epochs=discriminative_epochs,
             random_state=models[0]._seed,
             n_jobs=None,
             verbose=0,
             warm_start=False,
         )
-        parts = list(
-            folds(
-                sequences,
-                class_index,
-                sample_weight,
-                self.calibration_folds,
-                np.random.default_rng(models[0]._seed),
-                whole=self.boundaries,
-            )
-        )
-        if not parts:
-            return
-        with progress_line(
-            ["held-out text"],
-            len(parts),
-            self.verbose,
-            desc="Calibration",
-            unit="bits/class",
-            step="fold",
-        ) as [report]:
-            evidence = Parallel(n_jobs=self.n_jobs)(
-                delayed(_evidence_of_fold)(clone(clf), self.classes_, *pair, report)
-                for pair in parts
-            )
-        self.evidence_weight_ = EvidenceWeight.fitted(Evidence.joined(evidence))
 
     def _with_current_params(
         self, models: list[CharLSTMLanguageModel]

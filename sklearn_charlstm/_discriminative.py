@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.parallel import delayed
 from skorch import NeuralNet
 from skorch.callbacks import Callback, GradientNormClipping
 from skorch.utils import to_tensor
@@ -33,7 +33,7 @@ from sklearn_charlstm._module import (
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 from sklearn_charlstm._windows import IGNORE, WindowBatches
 
-__all__ = ["LabelledTexts", "auto_epochs", "train_jointly"]
+__all__ = ["LabelledTexts", "auto_epochs", "join_models", "joint_jobs"]
 
 # Models that a text is scored with at most: its own and those of similar classes. So
 # neither the memory nor the time of a step grows with the number of classes.
@@ -315,7 +315,7 @@ class _CrossEntropyReport(EpochReport):
         return (losses * weights[:, None]).sum(), n_targets
 
 
-def train_jointly(
+def joint_jobs(
     weights: list[Weights],
     module_params: Sequence[dict[str, Any]],
     vocabularies: Sequence[Vocabulary],
@@ -329,10 +329,9 @@ def train_jointly(
     weight_decay: float,
     seed: int,
     compute: Compute,
-    n_jobs: int | None = None,
-    reports: Sequence[Callable[[int, float], None] | None] | None = None,
-) -> tuple[list[Weights], NDArray[np.float64]]:
-    """Fit the language models of all classes to tell the classes apart.
+    reports: Sequence[Callable[[int, float], None] | None],
+) -> list[Any]:
+    """Return what fits the language models of all classes to tell the classes apart.
 
     Maximum mutual information [1]_: the loss is the cross-entropy of the class by
     Bayes' rule with equal priors, after every character of a window, and a share of
@@ -361,18 +360,14 @@ def train_jointly(
     weight_decay : float
     seed : int
     compute : Compute
-    n_jobs : int or None
-        Networks of each model trained at the same time.
     reports : list of n_networks callables or None
         One for the networks of each number: called after each epoch with its number,
         from 1, and the cross-entropy.
 
     Returns
     -------
-    weights : list of n_classes dicts of str to ndarray
-    loss_curve : ndarray of shape (epochs,)
-        Cross-entropy of the class in nats, over all lengths from one to `maxlen`
-        characters, as it was during each epoch: the mean of the networks.
+    jobs : list of n_networks delayed functions
+        For joblib; `join_models` takes what they return.
 
     References
     ----------
@@ -382,7 +377,7 @@ def train_jointly(
     """
     networks = list(zip(*map(split_networks, weights), strict=True))
     seeds = np.random.SeedSequence(seed).generate_state(len(networks)).tolist()
-    trained = Parallel(n_jobs=n_jobs)(
+    return [
         delayed(_train_networks)(
             network,
             [params | {"n_networks": 1} for params in module_params],
@@ -401,9 +396,28 @@ def train_jointly(
             report=report,
         )
         for network, seed_of_network, report in zip(
-            networks, seeds, reports or [None] * len(networks), strict=True
+            networks, seeds, reports, strict=True
         )
-    )
+    ]
+
+
+def join_models(
+    trained: Sequence[tuple[list[Weights], list[float]]],
+) -> tuple[list[Weights], NDArray[np.float64]]:
+    """Put the networks of each model together.
+
+    Parameters
+    ----------
+    trained : list
+        What `joint_jobs` returned, done.
+
+    Returns
+    -------
+    weights : list of n_classes dicts of str to ndarray
+    loss_curve : ndarray of shape (epochs,)
+        Cross-entropy of the class in nats, over all lengths from one to `maxlen`
+        characters, as it was during each epoch: the mean of the networks.
+    """
     by_network, loss_curves = zip(*trained, strict=True)
     by_model = zip(*by_network, strict=True)
     return [join_networks(model) for model in by_model], np.mean(loss_curves, axis=0)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import log_loss
+from sklearn.utils.parallel import Parallel
 
 from sklearn_charlstm import CharLMLanguageClassifier, _discriminative
 from sklearn_charlstm._device import Compute
@@ -11,7 +12,8 @@ from sklearn_charlstm._discriminative import (
     auto_epochs,
     class_similarity,
     draw_groups,
-    train_jointly,
+    join_models,
+    joint_jobs,
 )
 from sklearn_charlstm._scoring import Model, text_log_likelihood
 from sklearn_charlstm._training import initial_state
@@ -127,7 +129,7 @@ def test_the_classes_are_told_apart_better(output):
     }
     start = [initial_state(params, 0).average] * 2
     seen: list[list[tuple[int, float]]] = [[], []]
-    trained, loss_curve = train_jointly(
+    jobs = joint_jobs(
         start,
         [params, params],
         [vocabulary, vocabulary],
@@ -142,6 +144,7 @@ def test_the_classes_are_told_apart_better(output):
         compute=CPU,
         reports=[lambda *args, to=to: to.append(args) for to in seen],
     )
+    trained, loss_curve = join_models(Parallel()(jobs))
     epochs, losses = np.swapaxes(seen, 0, 2)
     assert epochs.tolist() == [[epoch, epoch] for epoch in range(1, 26)]
     np.testing.assert_allclose(losses.mean(axis=1), loss_curve)
