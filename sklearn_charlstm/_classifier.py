@@ -645,23 +645,15 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
             rng = np.random.default_rng(models[0]._seed)
             data = (sequences, class_index, sample_weight)
             parts = list(folds(*data, n_folds, rng, whole=self.boundaries))
-        with (
-            progress_line(
-                [f"network {number}" for number in range(1, models[0].n_networks + 1)],
-                epochs,
-                self.verbose,
-                desc="Joint training",
-                unit="bits/class",
-            ) as of_networks,
-            progress_line(
-                ["held-out text"],
-                len(parts),
-                self.verbose,
-                desc="Calibration",
-                unit="bits/class",
-                step="fold",
-            ) as [of_fold],
-        ):
+        networks = [f"network {n}" for n in range(1, models[0].n_networks + 1)]
+        with progress_line(
+            [*networks, "held-out text"],
+            len(networks) * epochs + len(parts),
+            self.verbose,
+            desc="Joint training" if epochs else "Calibration",
+            unit="bits/class",
+            step="step",
+        ) as [*of_networks, of_fold]:
             joint = self._joint_jobs(texts, epochs, of_networks) if epochs else []
             clf = self._to_calibrate(epochs)
             results = Parallel(n_jobs=self.n_jobs)(
@@ -762,7 +754,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
             model._check_can_go_on()
         epochs = [1 if one_pass else model._epochs_to_go() for model in models]
         names = [str(label) for label in labels]
-        with progress_line(names, max(epochs), self.verbose) as reports:
+        with progress_line(names, len(names) * max(epochs), self.verbose) as reports:
             trained = Parallel(n_jobs=self.n_jobs)(
                 delayed(_train_language_model)(
                     model,

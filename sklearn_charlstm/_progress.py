@@ -45,21 +45,21 @@ class _Report:
 @contextmanager
 def progress_line(
     names: list[str],
-    epochs: int,
+    n_steps: int,
     verbose: int,
     *,
     desc: str = "Training",
     unit: str = "bits/char",
     step: str = "epoch",
 ) -> Iterator[Sequence[_Report | None]]:
-    """Draw one tqdm line over all epochs of all models on standard error.
+    """Draw one tqdm line over all steps of all models on standard error.
 
     Parameters
     ----------
     names : list of str
         What each model is called in the line.
-    epochs : int
-        Epochs of each.
+    n_steps : int
+        Steps of all of them together.
     verbose : int
         0 draws nothing.
     desc : str
@@ -67,7 +67,7 @@ def progress_line(
     unit : str
         What the loss is, in bits.
     step : str
-        What is counted.
+        What a step is.
 
     Yields
     ------
@@ -75,12 +75,12 @@ def progress_line(
         One for each model, to be called as ``report(epoch, loss)``, from this
         process or another.
     """
-    if not (verbose and epochs):
+    if not (verbose and n_steps):
         yield [None] * len(names)
         return
     with (
         tempfile.TemporaryDirectory() as folder,
-        tqdm(total=len(names) * epochs, desc=desc, unit=step) as bar,
+        tqdm(total=n_steps, desc=desc, unit=step) as bar,
     ):
         path = os.path.join(folder, "epochs")
         with open(path, "w+", encoding="utf-8") as file:

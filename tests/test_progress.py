@@ -6,13 +6,13 @@ from sklearn_charlstm._progress import progress_line
 
 
 def test_silent_without_verbose(capsys):
-    with progress_line(["a", "b"], 3, verbose=0) as reports:
+    with progress_line(["a", "b"], 6, verbose=0) as reports:
         assert reports == [None, None]
     assert capsys.readouterr() == ("", "")
 
 
 def test_one_line_over_all_models(capsys):
-    with progress_line(["a", "b"], 3, verbose=1) as reports:
+    with progress_line(["a", "b"], 6, verbose=1) as reports:
         # As they come back from another process.
         for report in pickle.loads(pickle.dumps(reports)):
             for epoch in (1, 2, 3):
