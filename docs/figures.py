@@ -186,7 +186,7 @@ def draw_scale():
             seconds[-1] * numbers / numbers[-1],
             color=GREY,
             linestyle=":",
-            label="as many times longer",
+            label="proportional",
         )
         axes.plot(numbers, seconds, color=BLUE, marker="o", linewidth=2.5)
         axes.set(xscale="log", yscale="log", xlabel=label, ylabel=f"seconds of {what}")
