@@ -3,11 +3,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 from collections import Counter, defaultdict
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
+# Of each model. Without a bound hundreds of them fill the memory of a machine.
+CACHED = 2**12
 UNKNOWN_MASS = 1e-3
 
 
@@ -26,7 +28,7 @@ class WittenBell:
             for i in range(len(text) - n):
                 self.counts[text[i : i + n]][text[i + n]] += 1
         self.totals = {h: sum(after.values()) for h, after in self.counts.items()}
-        self.probability = cache(self._probability)
+        self.probability = lru_cache(CACHED)(self._probability)
 
     def _probability(self, c, h):
         shorter = 1 / len(self.alphabet) if not h else self.probability(c, h[1:])
@@ -80,7 +82,9 @@ class KneserNey(WittenBell):
     @property
     def _cached_continuation(self):
         if not hasattr(self, "_continuation"):
-            self._continuation = cache(lambda c, h: self._probability(c, h, "c"))
+            self._continuation = lru_cache(CACHED)(
+                lambda c, h: self._probability(c, h, "c")
+            )
         return self._continuation
 
 
