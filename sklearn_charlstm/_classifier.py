@@ -635,15 +635,14 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         Side by side: the calibration trains models of its own.
         """
         models = self.language_models_
-        encoded = self.vocabulary_.encode(sequences)
+        data = (sequences, class_index, sample_weight)
         epochs = self.discriminative_epochs
         if epochs == "auto":
-            epochs = auto_epochs(len(encoded.ids), len(self.classes_))
-        texts = LabelledTexts.balanced(encoded, class_index, sample_weight)
+            n_tokens = sum(len(sequence) + self.boundaries for sequence in sequences)
+            epochs = auto_epochs(n_tokens, len(self.classes_))
         parts = []
         if n_folds:
             rng = np.random.default_rng(models[0]._seed)
-            data = (sequences, class_index, sample_weight)
             parts = list(folds(*data, n_folds, rng, whole=self.boundaries))
         networks = [f"network {n}" for n in range(1, models[0].n_networks + 1)]
         with progress_line(
@@ -654,17 +653,14 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
             unit="bits/class",
             step="step",
         ) as [*of_networks, of_fold]:
-            joint = self._joint_jobs(texts, epochs, of_networks) if epochs else []
-            clf = self._to_calibrate(epochs)
-            results = Parallel(n_jobs=self.n_jobs)(
-                joint
-                + [
-                    delayed(_evidence_of_fold)(
-                        clone(clf), self.classes_, *part, of_fold
-                    )
-                    for part in parts
-                ]
-            )
+            joint = self._joint_jobs(*data, epochs, of_networks) if epochs else []
+            held_out = [
+                delayed(_evidence_of_fold)(
+                    self._to_calibrate(epochs), self.classes_, *part, of_fold
+                )
+                for part in parts
+            ]
+            results = Parallel(n_jobs=self.n_jobs)(joint + held_out)
         self.discriminative_loss_curve_ = np.empty(0)
         self.evidence_weight_ = EvidenceWeight()
         if joint:
@@ -685,7 +681,9 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
 
     def _joint_jobs(
         self,
-        texts: LabelledTexts,
+        sequences: list[Sequence[Hashable]],
+        class_index: NDArray[np.intp],
+        sample_weight: NDArray[Any],
         epochs: int,
         reports: Sequence[Callable[[int, float], None] | None],
     ) -> list[Any]:
@@ -702,7 +700,9 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
             [model.weights_ for model in models],
             [model._module_params for model in models],
             vocabularies,
-            texts,
+            LabelledTexts.balanced(
+                self.vocabulary_.encode(sequences), class_index, sample_weight
+            ),
             self.vocabulary_,
             epochs=epochs,
             maxlen=self.maxlen,
