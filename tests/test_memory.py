@@ -20,8 +20,11 @@ def peak(function):
         tracemalloc.stop()
 
 
-def bytes_per_character(function, lines, n=100_000):
-    """Measure what twice the text takes more, beside the text itself."""
+def bytes_per_character(function, lines, n=200_000):
+    """Measure what twice the text takes more, beside the text itself.
+
+    With much less of it the sizes of the batches tell more than that of the text.
+    """
     letters = np.random.default_rng(0).choice([*"abcde fghij"], size=2 * n)
     less, more = (lines("".join(letters[:length])) for length in (n, 2 * n))
     function(lines("abcdefghij" * 200))  # imports
