@@ -5,10 +5,10 @@
 from sklearn_charlstm._classifier import CharLMLanguageClassifier
 from sklearn_charlstm._language_model import CharLSTMLanguageModel
 from sklearn_charlstm._search import WarmStartGridSearchCV
+from sklearn_charlstm._version import __version__ as __version__
 
 __all__ = [
     "CharLMLanguageClassifier",
     "CharLSTMLanguageModel",
     "WarmStartGridSearchCV",
 ]
-__version__ = "0.1.0.dev0"

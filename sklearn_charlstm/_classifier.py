@@ -27,6 +27,7 @@ from sklearn_charlstm._analysis import (
     check_labels,
     is_missing,
 )
+from sklearn_charlstm._archive import Node, damaged
 from sklearn_charlstm._base import TextInputMixin
 from sklearn_charlstm._bayes import BayesRuleMixin
 from sklearn_charlstm._calibration import (
@@ -46,6 +47,12 @@ from sklearn_charlstm._discriminative import (
 from sklearn_charlstm._language_model import (
     CharLSTMLanguageModel,
     check_no_early_stopping,
+)
+from sklearn_charlstm._persistence import (
+    Alphabets,
+    PersistenceMixin,
+    labels_content,
+    labels_of,
 )
 from sklearn_charlstm._progress import progress_line
 from sklearn_charlstm._scoring import text_log_likelihood
@@ -93,7 +100,9 @@ def _evidence_of_fold(
     return evidence
 
 
-class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
+class CharLMLanguageClassifier(
+    TextInputMixin, PersistenceMixin, BayesRuleMixin, BaseEstimator
+):
     """Classify texts by the likelihood ratio of character language models.
 
     `fit` trains one LSTM language model on the texts of each class. A new text goes
@@ -483,8 +492,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         """
         check_is_fitted(self)
         self._validate_params()
-        for model in self._with_current_params(self.language_models_):
-            model._check_can_go_on()
+        self._check_same_networks()
         classes = self._with_label(label)
         sequences, weights, _ = analyze_weighted(X, self.analyzer, sample_weight)
         if not any(map(len, sequences)):
@@ -527,11 +535,14 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
 
     def _take_over(self, clf: Self) -> Self:
         """Become the trained copy."""
-        models = clf.language_models_
-        clf.loss_curve_ = [model.loss_curve_ for model in models]
-        clf.n_iter_ = np.array([model.n_iter_ for model in models])
+        clf._set_curves()
         self.__dict__.update(clf.__dict__)
         return self
+
+    def _set_curves(self) -> None:
+        models = self.language_models_
+        self.loss_curve_ = [model.loss_curve_ for model in models]
+        self.n_iter_ = np.array([model.n_iter_ for model in models])
 
     def _check_texts(
         self, X: Collection[Any], y: ArrayLike, sample_weight: ArrayLike | None
@@ -739,6 +750,10 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         del params["random_state"]
         return [copy.copy(model).set_params(**params) for model in models]
 
+    def _check_same_networks(self) -> None:
+        for model in self._with_current_params(self.language_models_):
+            model._check_same_networks()
+
     def _train_models(
         self,
         models: list[CharLSTMLanguageModel],
@@ -751,7 +766,7 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
         """Train copies of the models side by side, each on texts of its own."""
         models = self._with_current_params(models)
         for model in models:
-            model._check_can_go_on()
+            model._check_same_networks()
         epochs = [1 if one_pass else model._epochs_to_go() for model in models]
         names = [str(label) for label in labels]
         with progress_line(names, len(names) * max(epochs), self.verbose) as reports:
@@ -774,6 +789,60 @@ class CharLMLanguageClassifier(TextInputMixin, BayesRuleMixin, BaseEstimator):
             model._started_with = given._started_with
         self.device_, self.precision_ = trained[-1].device_, trained[-1].precision_
         return trained
+
+    _saved_as = "CharLMLanguageClassifier"
+
+    def _check_can_be_saved(self) -> None:
+        self._check_same_networks()
+
+    def _content(self, alphabets: Alphabets) -> dict[str, Any]:
+        weight = self.evidence_weight_
+        content = {
+            "alphabet": alphabets.number_of(self.vocabulary_),
+            "classes": labels_content(self.classes_),
+            "class_count": self.class_count_,
+            "class_log_prior": self.class_log_prior_,
+            "evidence_weight": np.array([weight.slope, weight.half_length]),
+            "device": self.device_,
+            "precision": self.precision_,
+            "language_models": [
+                {"random_state": model.random_state, **model._content(alphabets)}
+                for model in self.language_models_
+            ],
+        }
+        if hasattr(self, "discriminative_loss_curve_"):
+            content["discriminative_loss_curve"] = self.discriminative_loss_curve_
+        return content
+
+    def _restore(self, node: Node, alphabets: Alphabets) -> None:
+        self.vocabulary_ = alphabets[node.value("alphabet", int)]
+        self.classes_ = labels_of(node, "classes")
+        models = []
+        for of_model in node.children("language_models"):
+            params = self._language_model_params()
+            params["random_state"] = of_model.value("random_state", int)
+            model = CharLSTMLanguageModel(**params)
+            model._restore(of_model, alphabets)
+            models.append(model)
+        if not 2 <= len(models) == len(self.classes_):
+            raise damaged(f"{len(models)} models are of {len(self.classes_)} classes")
+        self.language_models_ = self._generative_models = models
+        shape = (len(models),)
+        self.class_count_ = node.array("class_count", shape, "F64")
+        self.class_log_prior_ = node.array("class_log_prior", shape, "F64")
+        if not np.isclose(np.logaddexp.reduce(self.class_log_prior_), 0):
+            raise damaged("the priors do not sum to one")
+        slope, half_length = node.array("evidence_weight", (2,), "F64").tolist()
+        if not (0 < slope < np.inf and half_length > 0):
+            raise damaged(f"the evidence weight is {slope}, {half_length}")
+        self.evidence_weight_ = EvidenceWeight(slope, half_length)
+        if "discriminative_loss_curve" in node:
+            self.discriminative_loss_curve_ = node.array(
+                "discriminative_loss_curve", (None,), "F64"
+            )
+        self.device_ = node.value("device", str)
+        self.precision_ = node.value("precision", str)
+        self._set_curves()
 
     def _log_prior(self) -> NDArray[np.float64]:
         n_classes = len(self.classes_)

@@ -19,9 +19,11 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_charlstm._analysis import Analyzer, analyze, analyze_weighted
+from sklearn_charlstm._archive import Node, damaged
 from sklearn_charlstm._base import TextInputMixin
 from sklearn_charlstm._device import Compute, resolve_compute
-from sklearn_charlstm._module import Weights
+from sklearn_charlstm._module import Weights, weight_shapes
+from sklearn_charlstm._persistence import Alphabets, PersistenceMixin
 from sklearn_charlstm._progress import progress_line
 from sklearn_charlstm._scoring import (
     Model,
@@ -55,6 +57,8 @@ _FIXED_AT_START = (
 # More tokens than that speak for themselves; to count their n-grams takes memory.
 MAX_SMOOTHED = 500_000
 
+MAX_SEED = np.iinfo(np.int32).max
+
 
 def check_no_early_stopping(early_stopping: bool) -> None:
     """Refuse early stopping in `partial_fit`, which has one pass to make."""
@@ -65,7 +69,9 @@ def check_no_early_stopping(early_stopping: bool) -> None:
         )
 
 
-class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
+class CharLSTMLanguageModel(
+    TextInputMixin, PersistenceMixin, DensityMixin, BaseEstimator
+):
     """Character language model with an LSTM.
 
     It gives every text a probability: the product of the probabilities of its
@@ -259,8 +265,24 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         self.verbose = verbose
         self.net_params = net_params
 
+    _training_state: TrainingState | None
+    _validation_fingerprint: str | None
+    validation_loss_curve_: NDArray[np.float64] | None
+
     def _start(self, vocabulary: Vocabulary) -> None:
         """Draw the weights that training starts from."""
+        self._lay_out(vocabulary)
+        # One seed for three streams: initial weights, windows, and dropout.
+        self._seed = int(check_random_state(self.random_state).randint(MAX_SEED))
+        self._training_state = initial_state(self._module_params, self._seed)
+        self.weights_ = self._training_state.average
+        self.loss_curve_ = np.empty(0)
+        self.validation_loss_curve_ = None
+        self.n_iter_ = 0
+
+    def _lay_out(self, vocabulary: Vocabulary) -> None:
+        """Set what the networks are made of; they have no weights so far."""
+        self.vocabulary_ = vocabulary
         self._started_with = {name: getattr(self, name) for name in _FIXED_AT_START}
         self._module_params = {
             "n_inputs": vocabulary.n_inputs,
@@ -272,18 +294,8 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
             "dropout": self.dropout,
             "output": self.output,
         }
-        # One seed for three streams: initial weights, windows, and dropout.
-        self._seed = int(
-            check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        )
-        state = initial_state(self._module_params, self._seed)
-        self._training_state: TrainingState | None = state
-        self.weights_ = state.average
-        self.vocabulary_ = vocabulary
-        self.loss_curve_ = np.empty(0)
-        self.validation_loss_curve_: NDArray[np.float64] | None = None
-        self._validation_fingerprint: str | None = None
-        self.n_iter_ = 0
+        self._training_state = None
+        self._validation_fingerprint = None
 
     def _with_weights(self, weights: Weights) -> Self:
         """Return a copy with other weights, which training goes on from."""
@@ -292,14 +304,14 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         model._training_state = None
         return model
 
-    def _check_can_go_on(self) -> None:
-        """Refuse what was changed and cannot be changed in training."""
+    def _check_same_networks(self) -> None:
+        """Refuse what was changed and cannot be changed without other networks."""
         for param, value in self._started_with.items():
             if getattr(self, param) != value:
                 raise ValueError(
                     f"`{param}` was {value!r} at the start of training and is now "
-                    f"{getattr(self, param)!r}; training cannot go on with another "
-                    "network. Set it back, or fit anew with warm_start=False."
+                    f"{getattr(self, param)!r}; the networks are as they were made. "
+                    "Set it back, or fit anew with warm_start=False."
                 )
 
     def _epochs_to_go(self) -> int:
@@ -499,7 +511,7 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
         if not go_on:
             model._start(Vocabulary(sequences, self.analyzer, self.boundaries))
         else:
-            model._check_can_go_on()
+            model._check_same_networks()
         epochs = 1 if one_pass else model._epochs_to_go()
         with progress_line(["model"], epochs, self.verbose) as [report]:
             model._train(
@@ -511,6 +523,46 @@ class CharLSTMLanguageModel(TextInputMixin, DensityMixin, BaseEstimator):
             )
         self.__dict__.update(model.__dict__)
         return self
+
+    _saved_as = "CharLSTMLanguageModel"
+
+    def _check_can_be_saved(self) -> None:
+        self._check_same_networks()
+
+    def _content(self, alphabets: Alphabets) -> dict[str, Any]:
+        content = {
+            "alphabet": alphabets.number_of(self.vocabulary_),
+            "seed": self._seed,
+            "device": self.device_,
+            "precision": self.precision_,
+            "weights": self.weights_,
+            "loss_curve": self.loss_curve_,
+        }
+        if self.validation_loss_curve_ is not None:
+            content["validation_loss_curve"] = self.validation_loss_curve_
+        return content
+
+    def _restore(self, node: Node, alphabets: Alphabets) -> None:
+        self._lay_out(alphabets[node.value("alphabet", int)])
+        self._seed = node.value("seed", int)
+        if not 0 <= self._seed < MAX_SEED:
+            raise damaged(f"the seed is {self._seed}")
+        self.device_ = node.value("device", str)
+        self.precision_ = node.value("precision", str)
+        weights = node.child("weights")
+        self.weights_ = {
+            name: weights.array(name, shape, "F32")
+            for name, shape in weight_shapes(self._module_params)
+        }
+        if not all(np.isfinite(values).all() for values in self.weights_.values()):
+            raise damaged("a weight is infinite")
+        self.loss_curve_ = node.array("loss_curve", (None,), "F64")
+        self.n_iter_ = len(self.loss_curve_)
+        self.validation_loss_curve_ = None
+        if "validation_loss_curve" in node:
+            self.validation_loss_curve_ = node.array(
+                "validation_loss_curve", (None,), "F64"
+            )
 
     def _analyze(self, X: Collection[Any]) -> list[Sequence[Hashable]]:
         check_is_fitted(self)

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -18,6 +18,7 @@ __all__ = [
     "at_least_float32",
     "join_networks",
     "split_networks",
+    "weight_shapes",
 ]
 
 # What is kept of a network: parameter by name. Without torch in it, it loads on any
@@ -45,6 +46,29 @@ def join_networks(networks: Sequence[Weights]) -> Weights:
         for number, weights in enumerate(networks)
         for name, values in weights.items()
     }
+
+
+def weight_shapes(params: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield name and shape of the weights of a `CharLSTM`, without making one.
+
+    Parameters
+    ----------
+    params : dict
+        Arguments of `CharLSTM`, as large as they may be.
+    """
+    hidden = params["hidden_size"]
+    for number in range(params["n_networks"]):
+        prefix = f"networks.{number}"
+        width = params["embedding_dim"]
+        yield f"{prefix}.embedding.weight", (params["n_inputs"], width)
+        for layer in range(params["num_layers"]):
+            yield f"{prefix}.lstm.weight_ih_l{layer}", (4 * hidden, width)
+            yield f"{prefix}.lstm.weight_hh_l{layer}", (4 * hidden, hidden)
+            yield f"{prefix}.lstm.bias_ih_l{layer}", (4 * hidden,)
+            yield f"{prefix}.lstm.bias_hh_l{layer}", (4 * hidden,)
+            width = hidden
+        yield f"{prefix}.linear.weight", (params["n_outputs"], hidden)
+        yield f"{prefix}.linear.bias", (params["n_outputs"],)
 
 
 def at_least_float32(logits: torch.Tensor) -> torch.Tensor:

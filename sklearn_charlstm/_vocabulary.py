@@ -133,11 +133,11 @@ class Vocabulary(dict[Hashable, int]):
         self.n_outputs = n_ids + bool(boundaries)
         self.first_input = self.bos if boundaries else self.cut
         if common is not None:
-            self._set_log_unknown(common.log_unknown)
+            self.set_log_unknown(common.log_unknown)
         elif n_unknown := self._n_unknown():
-            self._set_log_unknown(np.log(UNKNOWN_MASS / n_unknown))
+            self.set_log_unknown(np.log(UNKNOWN_MASS / n_unknown))
         else:
-            self._set_log_unknown(-np.inf)
+            self.set_log_unknown(-np.inf)
 
     def _n_unknown(self) -> int:
         if self.analyzer == "char":
@@ -146,7 +146,28 @@ class Vocabulary(dict[Hashable, int]):
             return _N_BYTES - len(self) - self.n_foreign
         return 1
 
-    def _set_log_unknown(self, log_unknown: float) -> None:
+    def can_share(self, log_unknown: float) -> bool:
+        """Tell whether each unknown token can have this log-probability, in nats.
+
+        Parameters
+        ----------
+        log_unknown : float
+
+        Returns
+        -------
+        can : bool
+        """
+        if not self._n_unknown():
+            return log_unknown <= 0
+        return -np.inf < log_unknown < -np.log(self._n_unknown())
+
+    def set_log_unknown(self, log_unknown: float) -> None:
+        """Set the log-probability of each unknown token, in nats.
+
+        Parameters
+        ----------
+        log_unknown : float
+        """
         self.log_unknown = log_unknown
         self.log_known = np.log1p(-self._n_unknown() * np.exp(log_unknown))
 
@@ -165,7 +186,7 @@ class Vocabulary(dict[Hashable, int]):
         vocabulary : Vocabulary
         """
         extended = Vocabulary(chain([self], sequences), self.analyzer, self.boundaries)
-        extended._set_log_unknown(self.log_unknown)
+        extended.set_log_unknown(self.log_unknown)
         return extended
 
     def __missing__(self, token: Hashable) -> int:
