@@ -1,12 +1,13 @@
 # Two commands do everything: `make demo` and `make test`. `make docs` builds the
-# documentation into docs/_build/html. Each makes the virtual environment .venv first,
-# with the versions in constraints.txt.
+# documentation into docs/_build/html, and `make fuzz ARGS=-max_total_time=60` looks for
+# input that is not expected. Each makes the virtual environment .venv first, with the
+# versions in constraints.txt.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test docs lint clean
+.PHONY: demo test docs lint fuzz clean
 
 # Without a GPU; `pip install torch` alone would fetch several GB of CUDA libraries on
 # Linux.
@@ -20,7 +21,7 @@ demo: $(VENV)/installed
 	$(BIN)/python examples/plot_english_french.py $(ARGS)
 
 test: $(VENV)/installed lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal --cov $(ARGS)
 
 docs: $(VENV)/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
@@ -30,6 +31,11 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+fuzz: $(VENV)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt atheris
+	$(BIN)/python tests/fuzz.py load $(ARGS)
+	$(BIN)/python tests/fuzz.py input $(ARGS)
 
 clean:
 	rm -rf $(VENV)
