@@ -1,4 +1,4 @@
-"""How time and memory grow with classes, with text, and with texts to classify.
+"""How time and memory grow with classes, with text, and with what is to classify.
 
     python benchmarks/scale.py --data ../shared/data --out docs/measured
 
@@ -28,10 +28,16 @@ PARAMS = {"n_networks": 1, "epochs": 1, "random_state": 0}
 APART = {"discriminative_epochs": 0, "calibration_folds": 0}
 TASKS = {
     "classes": (2, 10, 75, 380),
-    "characters": (10_000, 100_000, 1_000_000, 10_000_000),
+    "characters": (10_000, 100_000, 1_000_000, 10_000_000, 100_000_000),
     "texts": (1_000, 10_000, 100_000, 1_000_000),
+    "longest text": (10, 10_000_000),
 }
-QUICK = {"classes": (2, 4), "characters": (1000, 4000), "texts": (10, 100)}
+QUICK = {
+    "classes": (2, 4),
+    "characters": (1000, 4000),
+    "texts": (10, 100),
+    "longest text": (10, 1000),
+}
 
 
 def folded(path):
@@ -91,7 +97,18 @@ def texts(data, n):
     return clf, train, ["en", "fr"], X
 
 
-SETUPS = {"classes": classes, "characters": characters, "texts": texts}
+def longest_text(data, n):
+    """Classify a text of n characters among 100,000 of ten."""
+    clf, train, y, X = texts(data, 100_000)
+    return clf, train, y, [*X, repeated(" ".join(train), n)]
+
+
+SETUPS = {
+    "classes": classes,
+    "characters": characters,
+    "texts": texts,
+    "longest text": longest_text,
+}
 
 
 def measure(task, data, n):

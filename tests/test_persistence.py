@@ -3,12 +3,14 @@
 import copy
 import itertools
 import json
+import multiprocessing
 import os
 import pickle
 import resource
 import struct
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import joblib
@@ -546,3 +548,9 @@ def test_a_pickle_of_another_version_warns(clf, monkeypatch):
     with pytest.warns(UserWarning, match="was pickled by version .* is loaded by 9.0"):
         loaded = pickle.loads(pickled)
     assert vars(loaded).keys() == vars(clf).keys()
+
+
+def test_methods_in_another_process(clf, texts):
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        elsewhere = pool.submit(clf.predict_log_proba, texts).result()
+    np.testing.assert_array_equal(elsewhere, clf.predict_log_proba(texts))
