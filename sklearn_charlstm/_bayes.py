@@ -146,8 +146,9 @@ class BayesRuleMixin(ClassifierMixin):
         np.put_along_axis(others, best, -np.inf, axis=1)
         log_rest_of_best = np.logaddexp.reduce(others, axis=1, keepdims=True)
         log_rest = log_total + np.log1p(-np.exp(others - log_total))
-        np.put_along_axis(log_rest, best, log_rest_of_best, axis=1)
-        return joint - log_rest
+        # Classes that are equally likely get the same, to the last bit.
+        is_best = joint == np.take_along_axis(joint, best, axis=1)
+        return joint - np.where(is_best, log_rest_of_best, log_rest)
 
     def predict(self, X: Collection[Any]) -> NDArray[Any]:
         """Predict the class of every text.

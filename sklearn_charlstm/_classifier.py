@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, _fit_context, clone
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
-from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.parallel import delayed
 from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
@@ -671,7 +671,9 @@ class CharLMLanguageClassifier(
                 )
                 for part in parts
             ]
-            results = Parallel(n_jobs=self.n_jobs)(joint + held_out)
+            what = [f"the joint training of {name}" for name in networks if joint]
+            what += ["the calibration"] * len(held_out)
+            results = run(what, joint + held_out, self.n_jobs)
         self.discriminative_loss_curve_ = np.empty(0)
         self.evidence_weight_ = EvidenceWeight()
         if joint:
@@ -769,19 +771,21 @@ class CharLMLanguageClassifier(
             model._check_same_networks()
         epochs = [1 if one_pass else model._epochs_to_go() for model in models]
         names = [str(label) for label in labels]
+        what = [f"the language model of class {name!r}" for name in names]
         with progress_line(names, len(names) * max(epochs), self.verbose) as reports:
-            trained = Parallel(n_jobs=self.n_jobs)(
+            jobs = (
                 delayed(_train_language_model)(
                     model,
                     model.vocabulary_.encode(sequences[k]),
                     sample_weight[k],
                     epochs=epochs[k],
                     one_pass=one_pass,
-                    name=f"the language model of class {names[k]!r}",
+                    name=what[k],
                     report=reports[k],
                 )
                 for k, model in enumerate(models)
             )
+            trained = run(what, jobs, self.n_jobs)
         for model, given in zip(trained, models, strict=True):
             # Another process returns copies of what all models share.
             model.set_params(**given.get_params(deep=False))

@@ -117,8 +117,8 @@ def one_thread() -> Iterator[None]:
     """
     with _PROCESS_STATE:
         n_threads = torch.get_num_threads()
-        torch.set_num_threads(1)
         try:
+            torch.set_num_threads(1)
             yield
         finally:
             torch.set_num_threads(n_threads)

@@ -3,7 +3,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 import math
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import torch
@@ -123,6 +127,31 @@ class EpochReport(Callback):
             self.report(epoch, loss)
 
 
+@contextmanager
+def _noted_interrupts() -> Iterator[list[int]]:
+    """Take note of the signals that raise KeyboardInterrupt."""
+    noted: list[int] = []
+    previous = signal.getsignal(signal.SIGINT)
+    # Elsewhere no signal raises anything.
+    is_main = threading.current_thread() is threading.main_thread()
+    if not (is_main and callable(previous)):
+        yield noted
+        return
+
+    def handler(signum: int, frame: FrameType | None) -> None:
+        try:
+            previous(signum, frame)
+        except KeyboardInterrupt:
+            noted.append(signum)
+            raise
+
+    try:
+        signal.signal(signal.SIGINT, handler)
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
 class Interrupted(Exception):
     """A KeyboardInterrupt in a guise that skorch does not swallow."""
 
@@ -177,7 +206,11 @@ class BatchesNet(NeuralNet):
 
     def train_epochs(self, batches: Any, epochs: int) -> None:
         """Train for some epochs; raise KeyboardInterrupt where there was one."""
-        try:
-            self.partial_fit(batches, epochs=epochs)
-        except Interrupted:
-            raise KeyboardInterrupt from None
+        with _noted_interrupts() as noted:
+            try:
+                self.partial_fit(batches, epochs=epochs)
+            except Interrupted:
+                raise KeyboardInterrupt from None
+        # One that came at the end of an epoch has stopped early.
+        if noted:
+            raise KeyboardInterrupt

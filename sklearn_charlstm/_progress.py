@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import NoReturn, TextIO
+from typing import Any
 
 from tqdm import tqdm
 
@@ -78,30 +78,56 @@ def progress_line(
     if not (verbose and n_steps):
         yield [None] * len(names)
         return
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        tqdm(total=n_steps, desc=desc, unit=step) as bar,
-    ):
+    with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "epochs")
-        with open(path, "w+", encoding="utf-8") as file:
-            done = threading.Event()
-            thread = threading.Thread(target=_draw, args=(file, bar, done), daemon=True)
-            thread.start()
-            try:
-                yield [_Report(path, name, unit) for name in names]
-            finally:
-                done.set()
-                thread.join()
-            # Models that stopped early have no more epochs to wait for.
-            bar.total = bar.n
-            bar.refresh()
+        with open(path, "w", encoding="utf-8"):
+            pass
+        line = _Line(path, {"total": n_steps, "desc": desc, "unit": step})
+        try:
+            line.start()
+            yield [_Report(path, name, unit) for name in names]
+            line.is_complete = True
+        finally:
+            line.done.set()
+            # An interrupt may have come before the thread.
+            with suppress(RuntimeError):
+                line.join()
 
 
-def _draw(file: TextIO, bar: "tqdm[NoReturn]", done: threading.Event) -> None:
-    finished = False
-    while not finished:
-        finished = done.wait(POLL_SECONDS)
-        lines = file.readlines()
-        if lines:
-            bar.set_postfix_str(lines[-1].strip(), refresh=False)
-            bar.update(len(lines))
+class _Line(threading.Thread):
+    """Draw the line until all is done.
+
+    From beginning to end in a thread of its own, where no signal raises anything:
+    an interrupt within tqdm would leave its lock locked, and the next line waiting.
+
+    Parameters
+    ----------
+    path : str
+        The file of the reports.
+    settings : dict
+        Arguments of tqdm.
+    """
+
+    def __init__(self, path: str, settings: dict[str, Any]) -> None:
+        super().__init__(daemon=True)
+        self.path = path
+        self.settings = settings
+        self.done = threading.Event()
+        self.is_complete = False
+
+    def run(self) -> None:
+        with (
+            open(self.path, encoding="utf-8") as file,
+            tqdm(**self.settings) as bar,
+        ):
+            done = False
+            while not done:
+                done = self.done.wait(POLL_SECONDS)
+                lines = file.readlines()
+                if lines:
+                    bar.set_postfix_str(lines[-1].strip(), refresh=False)
+                    bar.update(len(lines))
+            if self.is_complete:
+                # Models that stopped early have no more epochs to wait for.
+                bar.total = bar.n
+                bar.refresh()

@@ -1,0 +1,63 @@
+"""Jobs side by side, and what to say when a process is gone."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from joblib import effective_n_jobs
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from sklearn.utils.parallel import Parallel, delayed
+
+__all__ = ["run"]
+
+
+def _numbered(
+    number: int, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+) -> tuple[int, Any]:
+    return number, function(*args, **kwargs)
+
+
+def run(names: Sequence[str], jobs: Iterable[Any], n_jobs: int | None) -> list[Any]:
+    """Run jobs side by side with joblib.
+
+    Parameters
+    ----------
+    names : sequence of str
+        What each job does, for messages.
+    jobs : iterable of delayed functions
+        Taken from it one by one, as there is somebody to do them.
+    n_jobs : int or None
+
+    Returns
+    -------
+    results : list
+        In the order of the jobs.
+
+    Raises
+    ------
+    RuntimeError
+        If a worker process was killed.
+    """
+    numbered = (
+        delayed(_numbered)(number, call.__wrapped__, *args, **kwargs)
+        for number, (call, args, kwargs) in enumerate(jobs)
+    )
+    try:
+        # Each result as soon as it is there: it tells what was running at the end.
+        parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
+    except ValueError:
+        # From multiprocessing and Ray they come all together.
+        parallel = Parallel(n_jobs=n_jobs)
+    results: dict[int, Any] = {}
+    try:
+        results.update(parallel(numbered))
+    except TerminatedWorkerError as error:
+        n_workers = effective_n_jobs(n_jobs)
+        left = [name for number, name in enumerate(names) if number not in results]
+        raise RuntimeError(
+            "A worker process was killed, probably for want of memory, while these "
+            f"were running: {', '.join(left[:n_workers])}. Set a smaller `n_jobs` "
+            f"than {n_workers}."
+        ) from error
+    return [results[number] for number in range(len(names))]
