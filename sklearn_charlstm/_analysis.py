@@ -20,6 +20,7 @@ __all__ = [
     "analyze_weighted",
     "check_labels",
     "is_missing",
+    "joined",
 ]
 
 Analyzer = Literal["char", "byte", "word"] | Callable[[Any], Iterable[Hashable]]
@@ -69,6 +70,29 @@ def analyze(X: Collection[Any], analyzer: Analyzer) -> list[Sequence[Hashable]]:
         split = _ANALYZERS[analyzer]
         return [split(_check_text(text, row)) for row, text in enumerate(X)]
     return [_check_tokens(analyzer(sample), row) for row, sample in enumerate(X)]
+
+
+def joined(tokens: Iterable[Any], analyzer: Analyzer) -> Any:
+    """Return the sample that has these tokens.
+
+    Parameters
+    ----------
+    tokens : iterable of tokens
+    analyzer : {'char', 'byte', 'word'} or callable
+
+    Returns
+    -------
+    sample : str or list
+        With a callable `analyzer` the tokens themselves. Bytes that are no UTF-8
+        become the replacement character; words have a space between them.
+    """
+    if analyzer == "char":
+        return "".join(tokens)
+    if analyzer == "byte":
+        return bytes(tokens).decode("utf-8", "replace")
+    if analyzer == "word":
+        return " ".join(tokens)
+    return list(tokens)
 
 
 def _check_container(X: object) -> None:

@@ -44,10 +44,12 @@ from sklearn_charlstm._discriminative import (
     join_models,
     joint_jobs,
 )
+from sklearn_charlstm._generation import Choice
 from sklearn_charlstm._language_model import (
     CharLSTMLanguageModel,
     check_no_early_stopping,
 )
+from sklearn_charlstm._parallel import run
 from sklearn_charlstm._persistence import (
     Alphabets,
     PersistenceMixin,
@@ -515,6 +517,74 @@ class CharLMLanguageClassifier(
             models = getattr(self, name)
             setattr(clf, name, [*models[:place], model, *models[place:]])
         return self._take_over(clf)
+
+    def sample(
+        self,
+        label: Any,
+        n_samples: int = 1,
+        *,
+        guidance: float = 0.0,
+        max_length: int = 100,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        prompt: Any = "",
+        random_state: int | np.random.RandomState | None = None,
+    ) -> list[Any]:
+        """Draw texts of a class from its language model.
+
+        Parameters
+        ----------
+        label : object
+            One of `classes_`.
+        n_samples : int, default=1
+            Texts to draw.
+        guidance : float, default=0.0
+            How much more typical of the class than its model says: this many times
+            the log-likelihood ratio of a character, of the class to all others, is
+            added to its log-probability.
+        max_length : int, default=100
+            Characters to draw for each, at most: with ``boundaries=True`` a text may
+            end before, else all have this many.
+        temperature : float, default=1.0
+            1 draws from the model; below 1 what is likely becomes likelier.
+        top_k : int, default=None
+            Draw among so many of the likeliest characters only.
+        top_p : float, default=None
+            Draw among the likeliest characters only that have this probability
+            together, in (0, 1].
+        prompt : str, default=''
+            Beginning of every text, or what `analyzer` reads.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws.
+
+        Returns
+        -------
+        texts : list of n_samples str
+            With the prompt. With a callable `analyzer`: lists of tokens.
+
+        Raises
+        ------
+        NotFittedError, TypeError, ValueError
+            If the classifier is not fitted or has no such class, the prompt is no
+            text, or an argument is out of range.
+        """
+        check_is_fitted(self)
+        [rows] = np.nonzero(self.classes_ == label)
+        if len(rows) != 1:
+            raise ValueError(f"There is no class {label!r} in {self.classes_}.")
+        models = list(self.language_models_)
+        return models.pop(rows[0])._sample(
+            n_samples,
+            max_length=max_length,
+            choice=Choice(temperature, top_k, top_p),
+            prompt=prompt,
+            random_state=random_state,
+            rivals=[model._as_scored(model.weights_) for model in models],
+            guidance=guidance,
+            compute=resolve_compute(self.device, self.precision),
+            verbose=self.verbose,
+        )
 
     def _with_label(self, label: Any) -> NDArray[Any]:
         """Return the classes and, as the last one, another label of their type."""

@@ -38,6 +38,7 @@ from sklearn_charlstm._training import (
 )
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 from sklearn_charlstm._windows import WindowBatches
+from sklearn_charlstm._writing import WriterMixin
 
 __all__ = ["CharLSTMLanguageModel", "check_no_early_stopping"]
 
@@ -70,7 +71,7 @@ def check_no_early_stopping(early_stopping: bool) -> None:
 
 
 class CharLSTMLanguageModel(
-    TextInputMixin, PersistenceMixin, DensityMixin, BaseEstimator
+    TextInputMixin, PersistenceMixin, WriterMixin, DensityMixin, BaseEstimator
 ):
     """Character language model with an LSTM.
 

@@ -109,13 +109,7 @@ class _Networks:
         embedding = stacked("embedding.weight")[:, torch.from_numpy(distinct)]
         self._table = torch.baddbmm(bias, embedding, weight)
         self._initial = self._table.new_zeros(n_networks, 1, params["hidden_size"])
-        # Unknown tokens have no output; their probability is fixed.
-        self._known = ids != vocabulary.unknown
-        self._output = np.where(self._known, ids, 0)
-        log_size = np.log(vocabulary.output_sizes)[self._output]
-        self._log_share = np.where(
-            self._known, vocabulary.log_known - log_size, vocabulary.log_unknown
-        )
+        self._known, self._output, self._log_share = vocabulary.shares(ids)
         self._module: CharLSTM | None = None
         self.start()
 

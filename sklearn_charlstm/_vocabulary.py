@@ -202,6 +202,34 @@ class Vocabulary(dict[Hashable, int]):
             sizes[self.foreign] = self.n_foreign
         return sizes
 
+    def shares(
+        self, ids: NDArray[Any]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.float64]]:
+        """Return how the probability of each id follows from the outputs.
+
+        Parameters
+        ----------
+        ids : ndarray of integer
+
+        Returns
+        -------
+        known : ndarray of the same shape, bool
+            Whether it depends on the outputs.
+        outputs : ndarray of the same shape, int64
+            On which; where it does not, on any.
+        log_share : ndarray of the same shape, float64
+            What to add to the log-probability of the output; where it does not
+            depend on the outputs, the log-probability of the id itself.
+        """
+        known = ids != self.unknown
+        outputs = np.where(known, ids, 0)
+        log_size = np.log(self.output_sizes)[outputs]
+        return (
+            known,
+            outputs,
+            np.where(known, self.log_known - log_size, self.log_unknown),
+        )
+
     def as_inputs(self, ids: NDArray[Any]) -> NDArray[Any]:
         """Return the ids as a network reads them: foreign tokens as unknown ones.
 
