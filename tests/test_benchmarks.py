@@ -66,3 +66,17 @@ def test_speed_quick(udhr_folder, tmp_path):
     assert fit["task"] == "fit"
     for row in predictions:
         assert abs(float(row["AUC"]) - float(row["AUC bfloat16"])) < 0.02
+
+
+def test_writing_quick(udhr_folder, tmp_path):
+    command = [sys.executable, BENCHMARKS / "writing.py", "--quick", "--n-jobs", "1"]
+    command += ["--data", udhr_folder.parent, "--out", tmp_path]
+    subprocess.run(command, check=True, capture_output=True)
+    for name, n_rows, columns in (
+        ("samples", 2, ("by the classifier", "by Kneser-Ney")),
+        ("gaps", 2, ("LSTM", "Kneser-Ney")),
+    ):
+        path = tmp_path / f"writing_{name}.csv"
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        assert len(rows) == n_rows
+        assert all(0 <= float(row[column]) <= 1 for row in rows for column in columns)
