@@ -12,11 +12,10 @@ n-gram model, both with a beam of 256. With `--quick` small models show that it 
 # SPDX-License-Identifier: BSD-3-Clause
 
 import argparse
-import csv
 from pathlib import Path
 
 import numpy as np
-from accuracy import PAIRS
+from accuracy import PAIRS, write
 from ngrams import KneserNey, NGramLanguageClassifier
 
 from sklearn_charlstm import CharLMLanguageClassifier
@@ -116,14 +115,6 @@ def gaps(code, model, rival, test, lengths, n_gaps):
             "Kneser-Ney": f"{of_rival.mean():.3f}",
             "LSTM minus Kneser-Ney, 95 %": f"{low:+.3f} to {high:+.3f}",
         }
-
-
-def write(rows, path):
-    """Write a table."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def main():

@@ -866,9 +866,6 @@ class CharLMLanguageClassifier(
 
     _saved_as = "CharLMLanguageClassifier"
 
-    def _check_can_be_saved(self) -> None:
-        self._check_same_networks()
-
     def _content(self, alphabets: Alphabets) -> dict[str, Any]:
         weight = self.evidence_weight_
         content = {

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from sklearn_charlstm._device import Compute, one_thread
 from sklearn_charlstm._module import CharLSTM
-from sklearn_charlstm._scoring import Model
+from sklearn_charlstm._scoring import MAX_TOKENS, Model
 
 __all__ = [
     "Choice",
@@ -43,8 +43,8 @@ class _Reader:
     model : Model
     tokens : sequence of tokens
         That may come, in the alphabet of the model or not.
-    beginning : sequence of tokens
-        Of the text, which is the only row at first.
+    beginnings : list of sequences of tokens, all of one length
+        The rows at first.
     compute : Compute
 
     Attributes
@@ -57,7 +57,11 @@ class _Reader:
     """
 
     def __init__(
-        self, model: Model, tokens: _Tokens, beginning: _Tokens, compute: Compute
+        self,
+        model: Model,
+        tokens: _Tokens,
+        beginnings: Sequence[_Tokens],
+        compute: Compute,
     ) -> None:
         weights, params, vocabulary = model
         self._module = CharLSTM.from_weights(weights, params).to(*compute)
@@ -67,13 +71,17 @@ class _Reader:
             columns.append(vocabulary.eos)
         self._inputs = vocabulary.as_inputs(np.array(columns))
         self._shares = vocabulary.shares(np.array(columns))
-        ids = np.array([*map(vocabulary.__getitem__, beginning)], dtype=np.int64)
-        steps = self._advance(
-            np.array([[vocabulary.first_input, *vocabulary.as_inputs(ids)]]), None
+        ids = np.array(
+            [[*map(vocabulary.__getitem__, beginning)] for beginning in beginnings],
+            dtype=np.int64,
         )
+        first = np.full((len(ids), 1), vocabulary.first_input)
+        steps = self._advance(np.hstack([first, vocabulary.as_inputs(ids)]), None)
         known, outputs, log_share = vocabulary.shares(ids)
-        of_read = np.where(known, steps[0, np.arange(len(ids)), outputs], 0) + log_share
-        self.log_likelihood = np.array([of_read.sum()])
+        of_ids = np.take_along_axis(steps[:, :-1], outputs[:, :, None], axis=2)
+        self.log_likelihood = (np.where(known, of_ids.squeeze(2), 0) + log_share).sum(
+            axis=1
+        )
 
     def _advance(self, inputs: NDArray[np.int64], state: _State | None) -> _LogProba:
         """Read, and return the log-probabilities of the outputs after each step."""
@@ -154,13 +162,20 @@ def next_log_proba(
         In nats: of the tokens of the alphabet in its order and, where boundaries
         count, of the end of the text.
     """
+    tokens = [*model.vocabulary]
+    log_proba = np.empty(
+        (len(beginnings), len(tokens) + model.vocabulary.boundaries), dtype=np.float64
+    )
+    lengths = np.array([len(beginning) for beginning in beginnings])
     with _inference():
-        return np.concatenate(
-            [
-                _Reader(model, [*model.vocabulary], beginning, compute).log_proba
-                for beginning in beginnings
-            ]
-        )
+        for length in np.unique(lengths):
+            rows = np.flatnonzero(lengths == length)
+            n_rows = max(1, min(MAX_ROWS, MAX_TOKENS // (length + 1)))
+            for first in range(0, len(rows), n_rows):
+                part = rows[first : first + n_rows]
+                of_part = [beginnings[row] for row in part]
+                log_proba[part] = _Reader(model, tokens, of_part, compute).log_proba
+    return log_proba
 
 
 class Choice(NamedTuple):
@@ -254,7 +269,7 @@ def sample_tokens(
         for first in range(0, n_samples, MAX_ROWS):
             rows = np.arange(first, min(first + MAX_ROWS, n_samples))
             writer, *others = (
-                _Reader(m, tokens, beginning, compute)
+                _Reader(m, tokens, [beginning], compute)
                 for m in (model, *(rivals if guidance else ()))
             )
             mixture = _Mixture(others)
@@ -314,7 +329,7 @@ def likeliest_runs(
     tokens = [*model.vocabulary]
     inside = np.flatnonzero(goes_on)
     with _inference():
-        reader = _Reader(model, tokens, beginning, compute)
+        reader = _Reader(model, tokens, [beginning], compute)
         for length in range(max_length + 1):
             if length >= min_length:
                 log_end = logsumexp(reader.log_proba[:, ~goes_on], axis=1)
@@ -368,7 +383,7 @@ def likeliest_gap(
     tokens = [*model.vocabulary, *end[:MAX_END]]
     gaps: list[list[Hashable]] = [[]]
     with _inference():
-        reader = _Reader(model, tokens, beginning, compute)
+        reader = _Reader(model, tokens, [beginning], compute)
         for _ in range(length):
             # Of the texts so far; they all begin alike.
             of_text = reader.log_likelihood[:, None] + reader.log_proba[:, :n_tokens]

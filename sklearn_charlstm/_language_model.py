@@ -527,9 +527,6 @@ class CharLSTMLanguageModel(
 
     _saved_as = "CharLSTMLanguageModel"
 
-    def _check_can_be_saved(self) -> None:
-        self._check_same_networks()
-
     def _content(self, alphabets: Alphabets) -> dict[str, Any]:
         content = {
             "alphabet": alphabets.number_of(self.vocabulary_),

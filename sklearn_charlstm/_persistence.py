@@ -45,7 +45,7 @@ class PersistenceMixin:
 
     _saved_as: ClassVar[str]
 
-    def _check_can_be_saved(self) -> None:
+    def _check_same_networks(self) -> None:
         """Refuse parameters that are not those of the networks."""
         raise NotImplementedError
 
@@ -85,7 +85,7 @@ class PersistenceMixin:
             If the file cannot be written.
         """
         check_is_fitted(self)
-        self._check_can_be_saved()
+        self._check_same_networks()
         alphabets = Alphabets()
         fitted = self._content(alphabets)
         write_archive(

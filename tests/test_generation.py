@@ -45,7 +45,7 @@ def log_likelihood(model, prefix):
     return scores[: len(prefix)].sum()
 
 
-PREFIXES = ["", "a", "ab b", "zz", "b" * 100]
+PREFIXES = ["", "a", "ab b", "zz", "ba", "b", "b" * 100]
 
 
 def test_next_character(model):
