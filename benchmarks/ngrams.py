@@ -67,16 +67,28 @@ class KneserNey(WittenBell):
             for kind, table in (("n", self.counts), ("c", self.continuations))
             for n in range(order)
         }
+        # Of each history, what all counts are and what is taken from them.
+        self.sums = {
+            kind: {
+                h: (
+                    sum(after.values()),
+                    sum(
+                        self.discounts[kind, len(h)][min(n, 3)] for n in after.values()
+                    ),
+                )
+                for h, after in table.items()
+            }
+            for kind, table in (("n", self.counts), ("c", self.continuations))
+        }
 
     def _probability(self, c, h, kind="n"):
         lower = 1 / len(self.alphabet) if not h else self._cached_continuation(c, h[1:])
         after = (self.counts if kind == "n" else self.continuations).get(h)
         if not after:
             return lower
-        discounts = self.discounts[kind, len(h)]
-        total = sum(after.values())
-        kept = max(after[c] - discounts[min(after[c], 3)], 0)
-        taken = sum(discounts[min(n, 3)] for n in after.values())
+        total, taken = self.sums[kind][h]
+        count = after.get(c, 0)
+        kept = max(count - self.discounts[kind, len(h)][min(count, 3)], 0)
         return (kept + taken * lower) / total
 
     @property
