@@ -77,7 +77,7 @@ proba = english.next_char_proba([text[:i] for i in range(len(text))])
 characters = np.array([*english.vocabulary_])
 best = np.argsort(-proba, axis=1)[:, :SHOWN]
 
-figure, axes = plt.subplots(figsize=(10, 3.2), layout="constrained")
+figure, axes = plt.subplots(figsize=(10, 2.6), layout="constrained")
 image = axes.imshow(
     np.take_along_axis(proba, best, axis=1).T, cmap="Blues", vmin=0, vmax=1
 )
@@ -100,7 +100,7 @@ axes.set_xticks(range(len(text)), text.replace(" ", "␣"), family="monospace")
 axes.tick_params(axis="x", length=0)
 axes.set_yticks(range(SHOWN), range(1, SHOWN + 1))
 axes.set(ylabel="rank", title="The likeliest next characters; framed is what came")
-figure.colorbar(image, label="probability", shrink=0.8)
+figure.colorbar(image, label="probability", shrink=0.7)
 plt.show()
 
 # %%
