@@ -16,6 +16,7 @@ import io
 import re
 from collections import Counter
 from contextlib import redirect_stderr
+from functools import partial
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -60,18 +61,26 @@ def read_tunes(folder, kind):
     return tunes
 
 
-def parsed(kind, key, bars):
-    """Return the bars as music21 reads them."""
+def bars_of(kind, tune):
+    """Return the bars of a tune as music21 reads them; None where it complains."""
+    key, bars = tune
     text = f"X:1\n{HEADERS[kind]}K:{key}\n{bars}\n"
-    stream = converter.parse(text, format="abc")
+    complaints = io.StringIO()
+    try:
+        with redirect_stderr(complaints):
+            stream = converter.parse(text, format="abc")
+    except (Music21Exception, ValueError):
+        return None
+    if complaints.getvalue():
+        return None
     return [*stream.recurse().getElementsByClass("Measure")]
 
 
-def notes(kind, tune):
-    """Return the pitch and the length, in crotchets, of every note of a tune."""
+def notes(bars):
+    """Return the pitch and the length, in crotchets, of every note."""
     return [
         (note.pitch.nameWithOctave, float(note.quarterLength))
-        for bar in parsed(kind, *tune)
+        for bar in bars
         for note in bar.notes
         if note.isNote
     ]
@@ -89,7 +98,8 @@ def as_characters(sequences):
 def kinds_of_tunes(tunes, quick):
     """Yield how well runs of notes of unseen tunes are classified."""
     melodies = {
-        kind: [notes(kind, t) for t in of_kind] for kind, of_kind in tunes.items()
+        kind: [notes(bars) for bars in map(partial(bars_of, kind), of_kind) if bars]
+        for kind, of_kind in tunes.items()
     }
     views = {
         "pitch and length": lambda melody: melody,
@@ -129,18 +139,9 @@ def kinds_of_tunes(tunes, quick):
 
 def share_of_full_bars(kind, tunes):
     """Return the shares of tunes read without complaint and, of those, of full bars."""
-    n_read, full = 0, []
-    for tune in tunes:
-        complaints = io.StringIO()
-        try:
-            with redirect_stderr(complaints):
-                bars = parsed(kind, *tune)
-        except (Music21Exception, ValueError):
-            continue
-        if not complaints.getvalue():
-            n_read += 1
-            full += [bar.duration.quarterLength == BAR[kind] for bar in bars]
-    return n_read / len(tunes), np.mean(full) if full else 0.0
+    read = [bars for bars in map(partial(bars_of, kind), tunes) if bars]
+    full = [bar.duration.quarterLength == BAR[kind] for bars in read for bar in bars]
+    return len(read) / len(tunes), np.mean(full) if full else 0.0
 
 
 def new_tunes(tunes, quick):

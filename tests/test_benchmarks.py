@@ -80,3 +80,29 @@ def test_writing_quick(udhr_folder, tmp_path):
         rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
         assert len(rows) == n_rows
         assert all(0 <= float(row[column]) <= 1 for row in rows for column in columns)
+
+
+def test_sequences_quick(udhr_folder, tmp_path):
+    command = [sys.executable, BENCHMARKS / "sequences.py", "--quick"]
+    command += ["--data", udhr_folder.parent, "--out", tmp_path]
+    subprocess.run(command, check=True, capture_output=True)
+    tables = {
+        name: list(
+            csv.DictReader(
+                (tmp_path / f"sequences_{name}.csv").read_text("utf-8").splitlines()
+            )
+        )
+        for name in ("tunes", "new_tunes", "words")
+    }
+    # Jigs go in quavers; how long notes are tells a lot to any model.
+    of_lengths = [row for row in tables["tunes"] if row["tokens"] == "length"]
+    assert [row["notes"] for row in of_lengths] == ["4", "8", "16", "32"]
+    assert float(of_lengths[-1]["LSTM"]) > 0.9
+    assert float(of_lengths[-1]["Kneser-Ney"]) > 0.9
+    assert len(tables["new_tunes"]) == 2 * 4
+    of_collection = tables["new_tunes"][0]
+    assert float(of_collection["read"]) > 0.8
+    assert float(of_collection["full bars"]) > 0.7
+    for row in tables["words"]:
+        assert float(row["2-gram"]) > 1
+        assert 1 < float(row["LSTM"]) < 2 * int(row["vocabulary"])
