@@ -1,0 +1,338 @@
+"""The language models of all classes: training, joint training, calibration."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils import check_random_state
+from sklearn.utils.parallel import delayed
+
+from sklearn_charlstm._analysis import Analyzer
+from sklearn_charlstm._calibration import (
+    Evidence,
+    EvidenceWeight,
+    Fold,
+    folds,
+    held_out_evidence,
+)
+from sklearn_charlstm._device import resolve_compute
+from sklearn_charlstm._discriminative import (
+    LabelledTexts,
+    auto_epochs,
+    join_models,
+    joint_jobs,
+)
+from sklearn_charlstm._language_model import CharLSTMLanguageModel
+from sklearn_charlstm._parallel import run
+from sklearn_charlstm._progress import progress_line
+from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
+
+__all__ = ["ClassModelsMixin"]
+
+# The parameters that the language models do not have.
+_OWN_PARAMETERS = (
+    "calibration_folds",
+    "class_prior",
+    "discriminative_epochs",
+    "n_jobs",
+)
+
+
+def _train_language_model(
+    model: CharLSTMLanguageModel,
+    encoded: EncodedTexts,
+    sample_weight: NDArray[Any],
+    **how: Any,
+) -> CharLSTMLanguageModel:
+    return model._train(encoded, sample_weight, **how)
+
+
+def _evidence_of_fold(
+    clf: ClassModelsMixin,
+    classes: NDArray[Any],
+    training: Fold,
+    held_out: Fold,
+    report: Callable[[int, float], None] | None,
+) -> Evidence:
+    clf._start(classes, training.sequences, training.class_index)
+    clf._train(*training, one_pass=False)
+    clf._refine(*training, n_folds=0)
+    evidence = held_out_evidence(
+        clf.language_models_,
+        clf.vocabulary_,
+        held_out,
+        np.random.default_rng(clf.random_state),
+        whole=clf.boundaries,
+    )
+    if report is not None:
+        report(1, EvidenceWeight().cross_entropy(evidence))
+    return evidence
+
+
+class ClassModelsMixin(BaseEstimator):
+    """An estimator that trains one language model per class.
+
+    Its parameters are those of the language model and `_OWN_PARAMETERS`.
+    """
+
+    maxlen: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    boundaries: bool
+    analyzer: Analyzer
+    discriminative_epochs: int | Literal["auto"]
+    warm_start: bool
+    device: str
+    precision: str
+    n_jobs: int | None
+    random_state: int | np.random.RandomState | None
+    verbose: int
+
+    classes_: NDArray[Any]
+    vocabulary_: Vocabulary
+    language_models_: list[CharLSTMLanguageModel]
+    # Those that training goes on from: before joint training, with warm_start.
+    _generative_models: list[CharLSTMLanguageModel]
+    evidence_weight_: EvidenceWeight
+    discriminative_loss_curve_: NDArray[np.float64]
+
+    def _start(
+        self,
+        classes: NDArray[Any],
+        sequences: list[Sequence[Hashable]],
+        class_index: NDArray[np.intp] | None = None,
+    ) -> None:
+        """Draw the weights that the training of all models starts from.
+
+        Without `class_index` there are more texts to come, of any tokens.
+        """
+        if len(classes) < 2:
+            raise ValueError(
+                f"`classes={classes}` is one class only; the classifier needs two."
+            )
+        self.classes_ = classes
+        self.class_count_ = np.zeros(len(classes))
+        self.evidence_weight_ = EvidenceWeight()
+        self.vocabulary_ = Vocabulary(sequences, self.analyzer, self.boundaries)
+        vocabularies = [self.vocabulary_] * len(classes)
+        if class_index is not None:
+            vocabularies = [
+                self._vocabulary_of_class(
+                    [sequences[row] for row in np.flatnonzero(class_index == k)]
+                )
+                for k in range(len(classes))
+            ]
+        self.language_models_ = self._generative_models = [
+            self._new_language_model(seed, vocabulary)
+            for seed, vocabulary in zip(
+                self._seeds(len(classes)), vocabularies, strict=True
+            )
+        ]
+
+    def _vocabulary_of_class(self, sequences: Iterable[Iterable[Any]]) -> Vocabulary:
+        return Vocabulary(
+            sequences, self.analyzer, self.boundaries, common=self.vocabulary_
+        )
+
+    def _seeds(self, n_models: int) -> list[int]:
+        # Drawn up front, so that nothing depends on the order of the training.
+        random_state = check_random_state(self.random_state)
+        return random_state.randint(np.iinfo(np.int32).max, size=n_models).tolist()
+
+    def _language_model_params(self) -> dict[str, Any]:
+        params = self.get_params(deep=False)
+        for name in _OWN_PARAMETERS:
+            del params[name]
+        # The progress line is drawn once, for all models together.
+        return params | {"verbose": 0}
+
+    def _new_language_model(
+        self, seed: int, vocabulary: Vocabulary
+    ) -> CharLSTMLanguageModel:
+        params = self._language_model_params() | {"random_state": seed}
+        model = CharLSTMLanguageModel(**params)
+        model._start(vocabulary)
+        return model
+
+    def _train(
+        self,
+        sequences: list[Sequence[Hashable]],
+        class_index: NDArray[np.intp],
+        sample_weight: NDArray[Any],
+        *,
+        one_pass: bool,
+    ) -> None:
+        rows = [np.flatnonzero(class_index == k) for k in range(len(self.classes_))]
+        models = self._train_models(
+            self.language_models_ if one_pass else self._generative_models,
+            [[sequences[row] for row in rows_of_class] for rows_of_class in rows],
+            [sample_weight[rows_of_class] for rows_of_class in rows],
+            self.classes_,
+            one_pass=one_pass,
+        )
+        self.language_models_ = self._generative_models = models
+
+    def _refine(
+        self,
+        sequences: list[Sequence[Hashable]],
+        class_index: NDArray[np.intp],
+        sample_weight: NDArray[Any],
+        *,
+        n_folds: int,
+    ) -> None:
+        """Let the models tell the classes apart better, and learn what they are worth.
+
+        Side by side: the calibration trains models of its own.
+        """
+        models = self.language_models_
+        data = (sequences, class_index, sample_weight)
+        epochs = self.discriminative_epochs
+        if epochs == "auto":
+            n_tokens = sum(len(sequence) + self.boundaries for sequence in sequences)
+            epochs = auto_epochs(n_tokens, len(self.classes_))
+        parts = []
+        if n_folds:
+            rng = np.random.default_rng(models[0]._seed)
+            parts = list(folds(*data, n_folds, rng, whole=self.boundaries))
+        networks = [f"network {n}" for n in range(1, models[0].n_networks + 1)]
+        with progress_line(
+            [*networks, "held-out text"],
+            len(networks) * epochs + len(parts),
+            self.verbose,
+            desc="Joint training" if epochs else "Calibration",
+            unit="bits/class",
+            step="step",
+        ) as [*of_networks, of_fold]:
+            joint = self._joint_jobs(*data, epochs, of_networks) if epochs else []
+            held_out = [
+                delayed(_evidence_of_fold)(
+                    self._to_calibrate(epochs), self.classes_, *part, of_fold
+                )
+                for part in parts
+            ]
+            what = [f"the joint training of {name}" for name in networks if joint]
+            what += ["the calibration"] * len(held_out)
+            results = run(what, joint + held_out, self.n_jobs)
+        self.discriminative_loss_curve_ = np.empty(0)
+        self.evidence_weight_ = EvidenceWeight()
+        if joint:
+            weights, self.discriminative_loss_curve_ = join_models(
+                results[: len(joint)]
+            )
+            self.language_models_ = [
+                model._with_weights(weights_of_model)
+                for model, weights_of_model in zip(models, weights, strict=True)
+            ]
+        if parts:
+            self.evidence_weight_ = EvidenceWeight.fitted(
+                Evidence.joined(results[len(joint) :])
+            )
+        # With warm_start the training of each model goes on from where it stopped, as
+        # if there had been no joint training.
+        self._generative_models = models if self.warm_start else self.language_models_
+
+    def _joint_jobs(
+        self,
+        sequences: list[Sequence[Hashable]],
+        class_index: NDArray[np.intp],
+        sample_weight: NDArray[Any],
+        epochs: int,
+        reports: Sequence[Callable[[int, float], None] | None],
+    ) -> list[Any]:
+        """Return the delayed joint training of the networks."""
+        models = self.language_models_
+        vocabularies = [model.vocabulary_ for model in models]
+        if any((v.common or v) != self.vocabulary_ for v in vocabularies):
+            raise ValueError(
+                "Joint training needs one alphabet, and add_class has given the "
+                "models different ones; set discriminative_epochs=0, or fit anew with "
+                "warm_start=False."
+            )
+        return joint_jobs(
+            [model.weights_ for model in models],
+            [model._module_params for model in models],
+            vocabularies,
+            LabelledTexts.balanced(
+                self.vocabulary_.encode(sequences), class_index, sample_weight
+            ),
+            self.vocabulary_,
+            epochs=epochs,
+            maxlen=self.maxlen,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            seed=models[0]._seed,
+            compute=resolve_compute(self.device, self.precision),
+            reports=reports,
+        )
+
+    def _to_calibrate(self, discriminative_epochs: int) -> Self:
+        """Return the classifier that is trained without a part of the texts."""
+        models = self.language_models_
+        return clone(self).set_params(
+            # One network is trusted less than their mean: the error is on the safe
+            # side, and it takes a fraction of the time.
+            n_networks=1,
+            # As long as these were trained, whatever ended it.
+            early_stopping=False,
+            epochs=max(1, round(np.mean([model.n_iter_ for model in models]))),
+            discriminative_epochs=discriminative_epochs,
+            random_state=models[0]._seed,
+            n_jobs=None,
+            verbose=0,
+            warm_start=False,
+        )
+
+    def _with_current_params(
+        self, models: list[CharLSTMLanguageModel]
+    ) -> list[CharLSTMLanguageModel]:
+        """Return copies of models with the parameters of now, but their own seed."""
+        params = self._language_model_params()
+        del params["random_state"]
+        return [copy.copy(model).set_params(**params) for model in models]
+
+    def _train_models(
+        self,
+        models: list[CharLSTMLanguageModel],
+        sequences: list[list[Sequence[Hashable]]],
+        sample_weight: list[NDArray[Any]],
+        labels: Iterable[Any],
+        *,
+        one_pass: bool,
+    ) -> list[CharLSTMLanguageModel]:
+        """Train copies of the models side by side, each on texts of its own."""
+        models = self._with_current_params(models)
+        for model in models:
+            model._check_same_networks()
+        epochs = [1 if one_pass else model._epochs_to_go() for model in models]
+        names = [str(label) for label in labels]
+        what = [f"the language model of class {name!r}" for name in names]
+        with progress_line(names, len(names) * max(epochs), self.verbose) as reports:
+            jobs = (
+                delayed(_train_language_model)(
+                    model,
+                    model.vocabulary_.encode(sequences[k]),
+                    sample_weight[k],
+                    epochs=epochs[k],
+                    one_pass=one_pass,
+                    name=what[k],
+                    report=reports[k],
+                )
+                for k, model in enumerate(models)
+            )
+            trained = run(what, jobs, self.n_jobs)
+        for model, given in zip(trained, models, strict=True):
+            # Another process returns copies of what all models share.
+            model.set_params(**given.get_params(deep=False))
+            model.vocabulary_ = given.vocabulary_
+            model._started_with = given._started_with
+        self.device_, self.precision_ = trained[-1].device_, trained[-1].precision_
+        return trained
