@@ -344,4 +344,4 @@ Sound(score("reel"))
 
 # %%
 # The files of a whole collection of tunes are read in the same way; the page
-# :doc:`/sequences` has figures for 799 of them.
+# :doc:`/sequences` has figures for 717 of them.

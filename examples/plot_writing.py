@@ -151,4 +151,4 @@ for language, model in zip(LANGUAGES, clf.language_models_, strict=True):
 
 # %%
 # Guessing the space, the most frequent character, would find about one in six. The page
-# :doc:`/sequences` has the share that is found of longer gaps, beside an n-gram model.
+# :doc:`/accuracy` has the share that is found of longer gaps, beside an n-gram model.
