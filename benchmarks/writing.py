@@ -36,25 +36,24 @@ def read(data, code):
 
 def samples(name, clf, judge, lengths, n_samples):
     """Yield how many samples are taken for what they are."""
-    for guidance in (0, 1):
-        for length in lengths:
-            texts, labels = [], []
-            for label in clf.classes_:
-                texts += clf.sample(
+    y = np.repeat(clf.classes_, n_samples)
+    for length in lengths:
+        row = {"task": name, "characters": length}
+        for guidance, prefix in ((0, ""), (1, "guided, ")):
+            texts = [
+                text
+                for label in clf.classes_
+                for text in clf.sample(
                     label,
                     n_samples,
                     guidance=guidance,
                     max_length=length,
                     random_state=0,
                 )
-                labels += [label] * n_samples
-            yield {
-                "task": name,
-                "guidance": guidance,
-                "characters": length,
-                "by the classifier": f"{clf.score(texts, labels):.3f}",
-                "by Kneser-Ney": f"{judge.score(texts, labels):.3f}",
-            }
+            ]
+            row[f"{prefix}by the classifier"] = f"{clf.score(texts, y):.3f}"
+            row[f"{prefix}by Kneser-Ney"] = f"{judge.score(texts, y):.3f}"
+        yield row
 
 
 def n_gram_gap(model, before, after, length):
