@@ -14,7 +14,14 @@ from scipy.special import logsumexp
 from sklearn_charlstm._language_model import CharLSTMLanguageModel
 from sklearn_charlstm._vocabulary import Vocabulary
 
-__all__ = ["Evidence", "EvidenceWeight", "Fold", "folds", "held_out_evidence"]
+__all__ = [
+    "MAX_SLOPE",
+    "Evidence",
+    "EvidenceWeight",
+    "Fold",
+    "folds",
+    "held_out_evidence",
+]
 
 # Characters of each class that are enough to learn two numbers from.
 ENOUGH_TOKENS = 20_000
@@ -23,6 +30,9 @@ ENOUGH_TOKENS = 20_000
 # their running sums.
 N_FRAGMENTS = 1_000
 LENGTHS = 3 * 2 ** np.arange(7)
+
+# What a nat counts at most.
+MAX_SLOPE = 10
 
 _Sequences = list[Sequence[Hashable]]
 _Ints = NDArray[np.intp]
@@ -89,7 +99,7 @@ class EvidenceWeight:
             lambda logarithms: cls(*np.exp(logarithms)).cross_entropy(evidence),
             np.log([0.5, 100]),
             method="L-BFGS-B",
-            bounds=np.log([(0.01, 10), (1, 1e6)]),
+            bounds=np.log([(0.01, MAX_SLOPE), (1, 1e6)]),
         )
         return cls(*np.exp(result.x).tolist())
 

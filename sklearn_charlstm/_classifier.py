@@ -28,9 +28,7 @@ from sklearn_charlstm._analysis import (
 from sklearn_charlstm._archive import Node, damaged
 from sklearn_charlstm._base import TextInputMixin
 from sklearn_charlstm._bayes import BayesRuleMixin
-from sklearn_charlstm._calibration import (
-    EvidenceWeight,
-)
+from sklearn_charlstm._calibration import MAX_SLOPE, EvidenceWeight
 from sklearn_charlstm._class_models import ClassModelsMixin
 from sklearn_charlstm._device import resolve_compute
 from sklearn_charlstm._generation import Choice
@@ -618,7 +616,8 @@ class CharLMLanguageClassifier(
         if not np.isclose(np.logaddexp.reduce(self.class_log_prior_), 0):
             raise damaged("the priors do not sum to one")
         slope, half_length = node.array("evidence_weight", (2,), "F64").tolist()
-        if not (0 < slope < np.inf and half_length > 0):
+        # The bound is kept but for roundings.
+        if not (0 < slope < 2 * MAX_SLOPE and half_length > 0):
             raise damaged(f"the evidence weight is {slope}, {half_length}")
         self.evidence_weight_ = EvidenceWeight(slope, half_length)
         if "discriminative_loss_curve" in node:

@@ -60,6 +60,10 @@ MAX_SMOOTHED = 500_000
 
 MAX_SEED = np.iinfo(np.int32).max
 
+# Of those in a file. No training comes near; sums of products of larger ones could be
+# infinite.
+MAX_WEIGHT = 1e12
+
 
 def check_no_early_stopping(early_stopping: bool) -> None:
     """Refuse early stopping in `partial_fit`, which has one pass to make."""
@@ -552,8 +556,9 @@ class CharLSTMLanguageModel(
             name: weights.array(name, shape, "F32")
             for name, shape in weight_shapes(self._module_params)
         }
-        if not all(np.isfinite(values).all() for values in self.weights_.values()):
-            raise damaged("a weight is infinite")
+        for name, values in self.weights_.items():
+            if not (np.abs(values) <= MAX_WEIGHT).all():
+                raise damaged(f"the weight {name} holds {np.abs(values).max()}")
         self.loss_curve_ = node.array("loss_curve", (None,), "F64")
         self.n_iter_ = len(self.loss_curve_)
         self.validation_loss_curve_ = None

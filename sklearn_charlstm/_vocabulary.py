@@ -23,6 +23,9 @@ UNKNOWN_MASS = 1e-3
 _N_CODE_POINTS = sys.maxunicode + 1
 _N_BYTES = 256
 
+# In nats: a probability that is a float32, which those of all alphabets are by far.
+_LOG_SMALLEST = float(np.log(np.finfo(np.float32).tiny))
+
 
 class EncodedTexts(NamedTuple):
     """Texts as ids, one after the other.
@@ -159,7 +162,7 @@ class Vocabulary(dict[Hashable, int]):
         """
         if not self._n_unknown():
             return log_unknown <= 0
-        return -np.inf < log_unknown < -np.log(self._n_unknown())
+        return _LOG_SMALLEST < log_unknown < -np.log(self._n_unknown())
 
     def set_log_unknown(self, log_unknown: float) -> None:
         """Set the log-probability of each unknown token, in nats.

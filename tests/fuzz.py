@@ -85,8 +85,11 @@ def change_somewhere(data: atheris.FuzzedDataProvider, tree: object) -> None:
 def change_array(data: atheris.FuzzedDataProvider, arrays: dict) -> None:
     """Put another array in the place of one."""
     name = data.PickValueInList(sorted(arrays))
-    kind = data.ConsumeIntInRange(0, 3)
-    if kind == 0:
+    kind = data.ConsumeIntInRange(0, 4)
+    if kind == 4:
+        with np.errstate(over="ignore"):
+            arrays[name] = np.full_like(arrays[name], data.ConsumeFloat())
+    elif kind == 0:
         del arrays[name]
     elif kind == 1:
         dtype = data.PickValueInList(["f4", "f8", "f2", "u4", "i8", "?"])
