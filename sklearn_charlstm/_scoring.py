@@ -292,8 +292,9 @@ def _scored(
     Memory does not grow with the number and the length of the texts.
     """
     # Tokens by their number among those of the texts, found as they are read: texts
-    # are long, an id takes a byte or two.
-    tokens = np.unique(encoded.ids)
+    # are long, an id takes a byte or two. In blocks, because a copy is sorted.
+    blocks = np.array_split(encoded.ids, len(encoded.ids) // MAX_TOKENS + 1)
+    tokens = np.unique(np.concatenate([np.unique(block) for block in blocks]))
 
     def token_at(places: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.searchsorted(tokens, encoded.ids[places])

@@ -30,8 +30,14 @@ class _Table(NamedTuple):
         cls, rows: _Ints, ids: _Ints, weights: _Floats, shape: tuple[int, int]
     ) -> "_Table":
         """Count the pairs of a history and a token."""
-        counts = csr_array((np.ones(len(ids)), (rows, ids)), shape=shape)
-        return cls(counts, csr_array((weights, (rows, ids)), shape=shape))
+        table = cls(
+            csr_array((np.ones(len(ids)), (rows, ids)), shape=shape),
+            csr_array((weights, (rows, ids)), shape=shape),
+        )
+        for pairs in table:
+            # Older versions of SciPy keep each pair as often as it occurs.
+            pairs.sum_duplicates()
+        return table
 
     def continuations(self, shorter: _Ints, n_shorter: int) -> "_Table":
         """Count the tokens before the histories without their first token instead."""
