@@ -599,6 +599,8 @@ class CharLMLanguageClassifier(
 
     def _restore(self, node: Node, alphabets: Alphabets) -> None:
         self.vocabulary_ = alphabets[node.value("alphabet", int)]
+        if self.vocabulary_.common is not None:
+            raise damaged("the common alphabet is that of one class")
         self.classes_ = labels_of(node, "classes")
         models = []
         for of_model in node.children("language_models"):

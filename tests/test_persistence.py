@@ -408,6 +408,7 @@ HOSTILE = {
     "steep slope": (setting("fitted.evidence_weight", [1e308, 5.0]), "evidence weight"),
     "slope": (setting("fitted.evidence_weight", [-1.0, 5.0]), "evidence weight is"),
     "no alphabet": (setting("fitted.alphabet", 7), "there is no alphabet 7"),
+    "alphabet of a class": (setting("fitted.alphabet", 1), "is that of one class"),
     "alphabet before the first": (setting("fitted.alphabet", -1), "no alphabet -1"),
     "alphabet of itself": (setting("alphabets.1.common", 1), "no alphabet 1"),
     "empty alphabet": (setting("alphabets.0.tokens", []), "is empty"),
