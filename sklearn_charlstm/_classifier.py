@@ -213,7 +213,11 @@ class CharLMLanguageClassifier(
             StrOptions({"auto"}),
             Interval(Integral, 0, None, closed="left"),
         ],
-        "n_jobs": [Integral, None],
+        "n_jobs": [
+            Interval(Integral, None, -1, closed="right"),
+            Interval(Integral, 1, None, closed="left"),
+            None,
+        ],
     }
 
     def __init__(

@@ -368,6 +368,7 @@ HOSTILE = {
     "many networks": (setting("params.n_networks", 10**30), "there is no array"),
     "many layers": (setting("params.num_layers", 10**30), "there is no array"),
     "negative size": (setting("params.hidden_size", -2), "'hidden_size' parameter"),
+    "no jobs": (setting("params.n_jobs", False), "'n_jobs' parameter"),
     "no number": (setting("params.lr", float("nan")), "'lr' parameter"),
     "no weights": (without(WEIGHT), f"there is no array {WEIGHT}"),
     "another array": (
