@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from sklearn_charlstm import CharLMLanguageClassifier, _calibration
+from sklearn_charlstm import CharLMLanguageClassifier, _calibration, _class_models
 from sklearn_charlstm._calibration import (
     LENGTHS,
     Evidence,
@@ -236,3 +236,35 @@ def test_early_stopping_needs_no_more_texts_than_without(tiny):
     X, y = ["abab", "ab", "cdcd", "cd"], [0, 0, 1, 1]
     clf = CharLMLanguageClassifier(**tiny).fit(X, y)
     assert clf.evidence_weight_ != EvidenceWeight()
+
+
+def test_without_folds_no_earlier_weight_is_kept(tiny, texts, labels):
+    clf = CharLMLanguageClassifier(**tiny, warm_start=True).fit(texts, labels)
+    assert clf.evidence_weight_ != EvidenceWeight()
+    clf.set_params(calibration_folds=0).fit(texts, labels)
+    assert clf.evidence_weight_ == EvidenceWeight()
+
+
+def test_models_without_a_part_are_trained_like_the_others(
+    tiny, texts, labels, monkeypatch
+):
+    classifiers = []
+    evidence_of_fold = _class_models._evidence_of_fold
+
+    def watch(clf, *args):
+        classifiers.append(clf)
+        return evidence_of_fold(clf, *args)
+
+    monkeypatch.setattr(_class_models, "_evidence_of_fold", watch)
+    tiny.update(n_networks=2, epochs=20, lr=1e-30)
+    tiny.update(early_stopping=True, n_iter_no_change=1)
+    clf = CharLMLanguageClassifier(**tiny).fit(texts, labels)
+    n_epochs = round(np.mean(clf.n_iter_))
+    assert n_epochs < 20
+    assert len(classifiers) == 3
+    for part in classifiers:
+        assert part.discriminative_epochs == len(clf.discriminative_loss_curve_)
+        assert len(part.discriminative_loss_curve_) == part.discriminative_epochs
+        for model in part.language_models_:
+            assert (model.n_networks, model.n_iter_) == (1, n_epochs)
+            assert model.validation_loss_curve_ is None

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from sklearn.exceptions import NotFittedError
 
 from sklearn_charlstm import (
     CharLMLanguageClassifier,
@@ -190,6 +191,17 @@ def test_samples_of_a_class(clf):
     assert clf.sample("down", 5, random_state=0) == first
     with pytest.raises(ValueError, match="no class 'left' in"):
         clf.sample("left")
+
+
+def test_samples_of_a_class_may_be_of_the_likeliest_characters_only(clf):
+    for narrow in ({"top_k": 1}, {"top_p": 1e-9}, {"temperature": 1e-9}):
+        assert len(set(clf.sample("up", 20, max_length=5, **narrow))) == 1
+    assert len(set(clf.sample("up", 20, max_length=5, random_state=0))) > 1
+
+
+def test_a_classifier_without_models_has_no_samples():
+    with pytest.raises(NotFittedError):
+        CharLMLanguageClassifier().sample("up")
 
 
 def test_guidance_is_the_ratio_to_the_other_classes(clf):

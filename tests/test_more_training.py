@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from sklearn.exceptions import NotFittedError
 from skorch.callbacks import Callback
 
 from sklearn_charlstm import CharLMLanguageClassifier, CharLSTMLanguageModel
@@ -520,6 +521,15 @@ def test_errors_of_add_class(tiny, texts, labels):
     np.testing.assert_allclose(np.exp(clf.class_log_prior_), [0.4, 0.3, 0.3])
     with pytest.raises(ValueError, match="not of the type"):
         CharLMLanguageClassifier(**tiny).fit(texts, [0, 1] * 4).add_class("deu", ["t"])
+
+
+def test_add_class_needs_models_and_parameters_in_range(tiny, texts, labels):
+    clf = CharLMLanguageClassifier(**tiny)
+    with pytest.raises(NotFittedError):
+        clf.add_class("deu", ["text"])
+    clf.fit(texts, labels).set_params(lr=-1.0)
+    with pytest.raises(ValueError, match="'lr' parameter"):
+        clf.add_class("deu", ["text"])
 
 
 # Interrupts and errors

@@ -24,6 +24,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from sklearn_charlstm import CharLMLanguageClassifier, CharLSTMLanguageModel, _archive
+from sklearn_charlstm._calibration import EvidenceWeight
 from sklearn_charlstm._module import CharLSTM, weight_shapes
 
 SAVED = Path(__file__).parent / "saved"
@@ -146,6 +147,13 @@ def test_all_that_was_learned_is_loaded(name, tiny, texts, path):
     again = path.with_name("again")
     loaded.save(again)
     assert again.read_bytes() == path.read_bytes()
+
+
+def test_the_least_weight_of_evidence_is_loaded(clf, path):
+    clf.evidence_weight_ = EvidenceWeight(0.01, 1.0)
+    clf.save(path)
+    loaded = CharLMLanguageClassifier.load(path)
+    assert loaded.evidence_weight_ == clf.evidence_weight_
 
 
 def test_the_result_is_an_estimator_like_any_other(clf, saved, texts, labels):
@@ -357,6 +365,11 @@ def without(path):
     return lambda record, arrays: arrays.pop(path)
 
 
+def one_class(record, arrays):
+    setting("fitted.classes.labels", ["eng"])(record, arrays)
+    record["fitted"]["language_models"].pop()
+
+
 WEIGHT = "fitted.language_models.0.weights.networks.0.linear.bias"
 HOSTILE = {
     "later format": (setting("format", 2), "is of format 2.*install a later one"),
@@ -398,6 +411,7 @@ HOSTILE = {
     ),
     "a class too many": (setting("fitted.classes.labels", ["a", "b", "c"]), "2 models"),
     "no class": (setting("fitted.classes.labels", []), "2 models are of 0"),
+    "one class and its model": (one_class, "1 models are of 1 classes"),
     "no model": (setting("fitted.language_models", []), "0 models"),
     "a model too many": (
         lambda record, arrays: record["fitted"]["language_models"].append({}),
@@ -408,6 +422,11 @@ HOSTILE = {
     "counts": (setting("fitted.class_count", np.ones(3)), "is of shape"),
     "steep slope": (setting("fitted.evidence_weight", [1e308, 5.0]), "evidence weight"),
     "slope": (setting("fitted.evidence_weight", [-1.0, 5.0]), "evidence weight is"),
+    "no slope": (setting("fitted.evidence_weight", [0.0, 5.0]), "evidence weight is"),
+    "no half length": (
+        setting("fitted.evidence_weight", [1.0, 0.0]),
+        "evidence weight is",
+    ),
     "no alphabet": (setting("fitted.alphabet", 7), "there is no alphabet 7"),
     "alphabet of a class": (setting("fitted.alphabet", 1), "is that of one class"),
     "alphabet before the first": (setting("fitted.alphabet", -1), "no alphabet -1"),

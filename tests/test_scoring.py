@@ -90,10 +90,9 @@ def test_order_of_rows_is_of_no_account_to_the_last_bit(model, monkeypatch):
         np.testing.assert_array_equal(shuffled, scores[row])
 
 
-@pytest.mark.parametrize(("max_tokens", "max_logits"), [(64, 2**24), (2**14, 512)])
-def test_memory_is_bounded(model, monkeypatch, max_tokens, max_logits):
-    # Two networks, and four outputs or three.
-    max_logits -= 128 * (model.vocabulary.n_outputs == 3)
+@pytest.fixture
+def sizes(monkeypatch):
+    """Return a list of how many tokens are read before their scores are handed on."""
     sizes = []
     forward = CharLSTM.forward
     read_levels = _scoring._Networks.read_levels
@@ -106,16 +105,69 @@ def test_memory_is_bounded(model, monkeypatch, max_tokens, max_logits):
         sizes.append(len(levels.targets))
         return read_levels(self, levels)
 
+    monkeypatch.setattr(CharLSTM, "forward", watch)
+    monkeypatch.setattr(_scoring._Networks, "read_levels", watch_levels)
+    return sizes
+
+
+@pytest.mark.parametrize(("max_tokens", "max_logits"), [(64, 2**24), (2**14, 512)])
+def test_memory_is_bounded(model, monkeypatch, sizes, max_tokens, max_logits):
+    # Two networks, and four outputs or three.
+    max_logits -= 128 * (model.vocabulary.n_outputs == 3)
     monkeypatch.setattr(_scoring, "MAX_TOKENS", max_tokens)
     monkeypatch.setattr(_scoring, "MAX_LOGITS", max_logits)
     monkeypatch.setattr(_scoring, "MAX_STEPS", 16)
     monkeypatch.setattr(_scoring, "MIN_STEPS", 4)
-    monkeypatch.setattr(CharLSTM, "forward", watch)
-    monkeypatch.setattr(_scoring._Networks, "read_levels", watch_levels)
     letters = np.random.default_rng(0).choice([*"abc"], size=(40, 100))
     short = ["".join(row[:n]) for row in letters for n in range(10)]
     score(model, ["".join(row) for row in letters] + short)
     assert 16 < max(sizes) <= 64
+
+
+@pytest.mark.parametrize("min_steps", [4, 100])
+@pytest.mark.parametrize("max_tokens", [1, 8])
+def test_memory_is_bounded_where_a_token_takes_much(
+    model, monkeypatch, sizes, max_tokens, min_steps
+):
+    expected = score(model, TEXTS)
+    sizes.clear()
+    # Not even the logits of one token are fewer than that where it is 1.
+    max_logits = max_tokens * 2 * model.vocabulary.n_outputs
+    monkeypatch.setattr(_scoring, "MAX_LOGITS", max_logits - (max_tokens == 1))
+    monkeypatch.setattr(_scoring, "MAX_STEPS", 16)
+    monkeypatch.setattr(_scoring, "MIN_STEPS", min_steps)
+    for scores, same in zip(score(model, TEXTS), expected, strict=True):
+        np.testing.assert_allclose(scores, same, rtol=1e-5)
+    assert max(sizes) == max_tokens
+
+
+@pytest.mark.parametrize("n_texts", [1, 3])
+def test_long_texts_that_part_are_left_to_torch(model, monkeypatch, n_texts):
+    shapes = []
+    forward = CharLSTM.forward
+
+    def watch(self, inputs, state=None):
+        shapes.append(inputs.shape)
+        return forward(self, inputs, state)
+
+    monkeypatch.setattr(CharLSTM, "forward", watch)
+    for n_tokens, n_left in ((20, 0), (60, 50)):
+        texts = [letter * n_tokens for letter in "abc"[:n_texts]]
+        text_log_likelihood(
+            [model], model.vocabulary.encode(texts), model.vocabulary, CPU
+        )
+        assert all(n == n_texts for n, _ in shapes)
+        assert sum(n_steps for _, n_steps in shapes) >= n_left
+        assert bool(shapes) == bool(n_left)
+
+
+def test_a_text_may_end_between_two_chunks(model, monkeypatch):
+    monkeypatch.setattr(_scoring, "MAX_STEPS", 3)
+    monkeypatch.setattr(_scoring, "MIN_STEPS", 1)
+    for n in range(1, 10):
+        texts = ["a" * 20, "b" * 15, "c" * n]
+        for text, scores in zip(texts, score(model, texts), strict=True):
+            np.testing.assert_allclose(scores, score_alone(model, text), rtol=1e-5)
 
 
 def test_what_texts_have_in_common_is_computed_once(model, monkeypatch):

@@ -88,6 +88,28 @@ def test_an_extended_alphabet_gives_an_unknown_token_the_same_mass(
     assert list(vocabulary) == [1, 2]
 
 
+@POSSIBLE
+def test_the_alphabet_of_a_class_leaves_the_unknown_the_same_mass(analyzer, n_possible):
+    common = Vocabulary([[1, 2, 3, 4]], analyzer, False)
+    vocabulary = Vocabulary([[2, 3]], analyzer, False, common)
+    assert vocabulary.n_foreign == 2
+    assert vocabulary.log_unknown == common.log_unknown
+    assert vocabulary.log_known == common.log_known
+
+
+def test_which_mass_unknown_tokens_can_have():
+    words = Vocabulary([["the"]], "word", False)
+    assert words.can_share(-1e-9)
+    # All of it would leave nothing to the known ones.
+    assert not words.can_share(0.0)
+    assert not words.can_share(-np.inf)
+    # Where there are none, any probability is as good as another.
+    all_bytes = Vocabulary([bytes(range(256))], "byte", False)
+    assert all_bytes.can_share(-np.inf)
+    assert all_bytes.can_share(0.0)
+    assert not all_bytes.can_share(0.5)
+
+
 def test_no_mass_is_kept_where_nothing_can_be_unknown():
     vocabulary = Vocabulary([bytes(range(256))], "byte", False)
     assert vocabulary.log_known == 0

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from sklearn_charlstm import _windows
+from sklearn_charlstm._smoothing import ORDER, KneserNey
 from sklearn_charlstm._vocabulary import Vocabulary
 from sklearn_charlstm._windows import IGNORE, WindowBatches
 
@@ -78,6 +79,19 @@ def test_short_texts_stay_whole():
     ]
 
 
+def test_texts_of_exactly_maxlen_stay_whole():
+    _, _, batches = make(["abcd"] * 20, boundaries=False, maxlen=4)
+    for _ in range(3):
+        assert [window for _, window in windows_of(batches)] == [[0, 1, 2, 3]] * 20
+
+
+def test_every_text_has_an_offset_of_its_own():
+    _, _, batches = make(["abcdefghijklmnopqrst"] * 20, boundaries=False, maxlen=16)
+    first = [len(window) for _, window in windows_of(batches) if window[0] == 0]
+    assert len(first) == 20
+    assert len(set(first)) > 4
+
+
 def test_cuts_move_from_epoch_to_epoch():
     vocabulary, _, batches = make(["abcdefghijklmnopqrst"], boundaries=False)
     first = {window[0] for _ in range(20) for _, window in windows_of(batches)}
@@ -99,6 +113,17 @@ def test_windows_are_of_another_length_in_every_epoch():
     assert np.median(lengths_of_epochs) == pytest.approx(7, abs=1)
     # A single epoch is not one of the shortest.
     assert lengths_of_epochs[0] > 6
+
+
+def test_any_number_of_epochs_has_windows_of_all_lengths():
+    _, _, batches = make(["ab"], boundaries=False)
+    # So long that rounding is of no account.
+    batches.maxlen = 3 * 10**200
+    shares = [0.0, 1.0]
+    for n in range(1, 200):
+        batches.epoch = n - 1
+        shares.append(np.log10(batches._window_length() / 3) / 200)
+        assert np.diff(sorted(shares)).max() < 1.9 / n
 
 
 def test_number_of_batches_is_constant_and_sizes_are_even():
@@ -166,3 +191,33 @@ def test_every_window_has_the_weight_of_its_text():
         n_targets += n.sum()
     assert n_targets == 14
     assert total == pytest.approx(n_targets)
+
+
+def test_smoothed_targets():
+    # Every token is there once: an id tells the place.
+    texts = ["abcdefghijklmnopq"]
+    vocabulary = Vocabulary(texts, "char", True)
+    encoded = vocabulary.encode(texts)
+    places, weights = np.arange(18), np.ones(1)
+    assert encoded.ids.tolist() == places.tolist()
+    estimates = KneserNey(encoded, weights, vocabulary)
+    batches = WindowBatches(
+        encoded,
+        weights,
+        vocabulary,
+        maxlen=12,
+        batch_size=2,
+        seed=0,
+        smoothing=True,
+    )
+    for inputs, (targets, _, probabilities) in batches:
+        for first, row, smoothed in zip(
+            inputs[:, 0], targets, probabilities, strict=True
+        ):
+            for step, token in enumerate(row[row != IGNORE]):
+                n_before = step + (first == vocabulary.bos)
+                [expected] = estimates.distributions(token[None], n_before[None])
+                if n_before >= ORDER:
+                    expected /= 2
+                    expected[token] += 0.5
+                np.testing.assert_allclose(smoothed[step], expected)
