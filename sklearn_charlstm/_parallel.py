@@ -2,6 +2,7 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -51,7 +52,11 @@ def run(names: Sequence[str], jobs: Iterable[Any], n_jobs: int | None) -> list[A
         parallel = Parallel(n_jobs=n_jobs)
     results: dict[int, Any] = {}
     try:
-        results.update(parallel(numbered))
+        with warnings.catch_warnings():
+            # Where the C library keeps freed memory, joblib takes it for a leak and
+            # starts the process anew; nothing is lost.
+            warnings.filterwarnings("ignore", "A worker stopped while", UserWarning)
+            results.update(parallel(numbered))
     except TerminatedWorkerError as error:
         n_workers = effective_n_jobs(n_jobs)
         left = [name for number, name in enumerate(names) if number not in results]
