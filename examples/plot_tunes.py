@@ -219,7 +219,7 @@ chosen = {
 }
 for kind, tune in chosen.items():
     print(f"{kind}: {tune}")
-    print(f"  bars that are in no tune above: {set(tune.split('|')) - known_bars}")
+    print("  new bars:", *sorted(set(tune.split("|")) - known_bars))
 
 # %%
 # On paper

@@ -289,13 +289,14 @@ class CharLSTMLanguageModel(
         """Set what the networks are made of; they have no weights so far."""
         self.vocabulary_ = vocabulary
         self._started_with = {name: getattr(self, name) for name in _FIXED_AT_START}
+        # True is an integer too, but no size to torch.
         self._module_params = {
             "n_inputs": vocabulary.n_inputs,
             "n_outputs": vocabulary.n_outputs,
-            "n_networks": self.n_networks,
-            "embedding_dim": self.embedding_dim,
-            "hidden_size": self.hidden_size,
-            "num_layers": self.num_layers,
+            "n_networks": int(self.n_networks),
+            "embedding_dim": int(self.embedding_dim),
+            "hidden_size": int(self.hidden_size),
+            "num_layers": int(self.num_layers),
             "dropout": self.dropout,
             "output": self.output,
         }

@@ -251,3 +251,13 @@ def test_cuda_agrees_with_the_cpu(tiny, texts):
     np.testing.assert_allclose(
         model.set_params(device="cpu").score_samples(texts), on_gpu, rtol=1e-4
     )
+
+
+def test_sizes_may_be_any_integers(tiny):
+    scores = [
+        CharLSTMLanguageModel(**tiny | {"num_layers": one, "n_networks": one})
+        .fit(["ab ab ba"])
+        .score_samples(["ab"])
+        for one in (1, True, np.int64(1))
+    ]
+    assert scores[0] == scores[1] == scores[2]
