@@ -268,3 +268,22 @@ def test_models_without_a_part_are_trained_like_the_others(
         for model in part.language_models_:
             assert (model.n_networks, model.n_iter_) == (1, n_epochs)
             assert model.validation_loss_curve_ is None
+
+
+def test_models_without_a_part_begin_like_the_others(tiny, texts, labels, monkeypatch):
+    trained = []
+    held_out_evidence = _class_models.held_out_evidence
+
+    def watch(models, *args, **kwargs):
+        trained.append(models)
+        return held_out_evidence(models, *args, **kwargs)
+
+    monkeypatch.setattr(_class_models, "held_out_evidence", watch)
+    tiny.update(epochs=1)
+    clf = CharLMLanguageClassifier(**tiny).fit(texts, labels)
+    assert len(trained) == 3
+    for models in trained:
+        for model, whole in zip(models, clf.language_models_, strict=True):
+            assert model.n_iter_ == 1
+            # Each knows the characters of its own class only.
+            assert set(model.vocabulary_) <= set(whole.vocabulary_)

@@ -4,7 +4,11 @@ import torch
 from sklearn.metrics import log_loss
 from sklearn.utils.parallel import Parallel
 
-from sklearn_charlstm import CharLMLanguageClassifier, _discriminative
+from sklearn_charlstm import (
+    CharLMLanguageClassifier,
+    _class_models,
+    _discriminative,
+)
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._discriminative import (
     LabelledTexts,
@@ -182,6 +186,22 @@ def test_more_text_needs_fewer_epochs(monkeypatch):
     assert auto_epochs(50_000, n_classes=4) == auto_epochs(50_000, n_classes=99) == 3
 
 
+@pytest.mark.parametrize(("boundaries", "n_tokens"), [(False, 10), (True, 14)])
+def test_ends_of_texts_are_text_to_train_with(tiny, monkeypatch, boundaries, n_tokens):
+    given = []
+
+    def watch(*args):
+        given.append(args)
+        return 0
+
+    monkeypatch.setattr(_class_models, "auto_epochs", watch)
+    texts, labels = ["abab", "b", "cdc", "cd"], [0, 0, 1, 1]
+    CharLMLanguageClassifier(**tiny, boundaries=boundaries, calibration_folds=0).fit(
+        texts, labels
+    )
+    assert given == [(n_tokens, 2)]
+
+
 def test_warm_start_in_steps_is_one_fit(tiny, texts, labels):
     tiny.update(discriminative_epochs=2)
     whole = CharLMLanguageClassifier(**tiny | {"epochs": 4}).fit(texts, labels)
@@ -203,6 +223,13 @@ def test_partial_fit_goes_on_from_the_joint_models(tiny, texts, labels):
             np.testing.assert_allclose(values, before[name], atol=1e-6)
     # And fit from there.
     assert clf._generative_models == clf.language_models_
+
+
+def test_joint_training_after_partial_fit(tiny, texts, labels):
+    clf = CharLMLanguageClassifier(**tiny, discriminative_epochs=2, warm_start=True)
+    clf.partial_fit(texts, labels, classes=["eng", "fra"]).fit(texts, labels)
+    assert clf.n_iter_.tolist() == [3, 3]
+    assert len(clf.discriminative_loss_curve_) == 2
 
 
 def test_a_class_is_added_without_a_change_of_the_others(tiny, texts, labels):

@@ -199,6 +199,11 @@ def test_samples_of_a_class_may_be_of_the_likeliest_characters_only(clf):
     assert len(set(clf.sample("up", 20, max_length=5, random_state=0))) > 1
 
 
+def test_one_text_of_a_class_is_drawn_if_nothing_else_is_said(clf):
+    [text] = clf.sample("up", random_state=0)
+    assert [text] == clf.sample("up", 1, random_state=0)
+
+
 def test_a_classifier_without_models_has_no_samples():
     with pytest.raises(NotFittedError):
         CharLMLanguageClassifier().sample("up")

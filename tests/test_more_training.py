@@ -305,6 +305,7 @@ def test_a_callable_analyzer_comes_back_from_other_processes(
     clf = CharLMLanguageClassifier(**tiny).fit(texts, labels)
     for model in clf.language_models_:
         assert model.vocabulary_.common is clf.vocabulary_
+        assert model.analyzer is clf.analyzer
     clf.set_params(epochs=4).fit(texts, labels).partial_fit(texts, labels)
     assert clf.n_iter_.tolist() == [5, 5]
     clf.add_class("deu", ["und die"])

@@ -24,7 +24,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from sklearn_charlstm import CharLMLanguageClassifier, CharLSTMLanguageModel, _archive
-from sklearn_charlstm._calibration import EvidenceWeight
+from sklearn_charlstm._calibration import MAX_SLOPE, EvidenceWeight
 from sklearn_charlstm._module import CharLSTM, weight_shapes
 
 SAVED = Path(__file__).parent / "saved"
@@ -151,6 +151,14 @@ def test_all_that_was_learned_is_loaded(name, tiny, texts, path):
 
 def test_the_least_weight_of_evidence_is_loaded(clf, path):
     clf.evidence_weight_ = EvidenceWeight(0.01, 1.0)
+    clf.save(path)
+    loaded = CharLMLanguageClassifier.load(path)
+    assert loaded.evidence_weight_ == clf.evidence_weight_
+
+
+def test_the_greatest_weight_of_evidence_is_loaded(clf, path):
+    # It is found as a logarithm, and may be above its bound by a rounding.
+    clf.evidence_weight_ = EvidenceWeight(np.nextafter(MAX_SLOPE, np.inf), 1e6)
     clf.save(path)
     loaded = CharLMLanguageClassifier.load(path)
     assert loaded.evidence_weight_ == clf.evidence_weight_
