@@ -16,10 +16,12 @@ paper and as sound.
 # letter is a note, lower case an octave higher, a number its length in quavers; ``|``
 # parts two bars. A bar of a jig has six quavers, of a reel eight. All are in G major.
 
+import argparse
 import base64
 import io
 import re
 import wave
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -229,10 +231,15 @@ for kind, tune in chosen.items():
 
 
 def score(kind):
-    """Return a tune as music21 reads it: a list of bars, each a list of notes."""
+    """Return a tune as music21 reads it."""
     header = f"X:1\nM:{QUAVERS[kind]}/8\nL:1/8\nK:G\n"
-    stream = converter.parse(header + chosen[kind] + "|", format="abc")
-    return [list(bar.notes) for bar in stream.recurse().getElementsByClass("Measure")]
+    return converter.parse(header + chosen[kind] + "|", format="abc")
+
+
+def bars_of(kind):
+    """Return the bars of a tune, each a list of notes."""
+    bars = score(kind).recurse().getElementsByClass("Measure")
+    return [list(bar.notes) for bar in bars]
 
 
 # Staff lines are two steps apart; the lowest is E, step 31 from the lowest C of all.
@@ -284,7 +291,7 @@ def draw(axes, bars, quavers):
 
 
 for kind in QUAVERS:
-    bars = score(kind)
+    bars = bars_of(kind)
     lines = [bars[i : i + BARS_A_LINE] for i in range(0, len(bars), BARS_A_LINE)]
     figure, panels = plt.subplots(
         len(lines), figsize=(9, 1.4 * len(lines)), layout="constrained"
@@ -336,11 +343,23 @@ class Sound:
         return f'<audio controls src="data:audio/wav;base64,{data}"></audio>'
 
 
-Sound(score("jig"))
+Sound(bars_of("jig"))
 
 # %%
 
-Sound(score("reel"))
+Sound(bars_of("reel"))
+
+# %%
+# ``python plot_tunes.py --out FOLDER`` also writes them as files: WAV, and MIDI by
+# music21, for a programme with better instruments.
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--out", type=Path, help="folder for the tunes")
+args = parser.parse_args()
+if args.out:
+    for kind in QUAVERS:
+        (args.out / f"{kind}.wav").write_bytes(Sound(bars_of(kind)).wav.getvalue())
+        score(kind).write("midi", fp=args.out / f"{kind}.mid")
 
 # %%
 # The files of a whole collection of tunes are read in the same way; the page
