@@ -290,7 +290,8 @@ def draw(axes, bars, quavers):
     axes.axis("off")
 
 
-for kind in QUAVERS:
+def draw_tune(kind):
+    """Draw a tune, some bars a line."""
     bars = bars_of(kind)
     lines = [bars[i : i + BARS_A_LINE] for i in range(0, len(bars), BARS_A_LINE)]
     figure, panels = plt.subplots(
@@ -299,7 +300,14 @@ for kind in QUAVERS:
     for axes, line in zip(panels, lines, strict=True):
         draw(axes, line, QUAVERS[kind])
     figure.suptitle(f"A {kind} that a model wrote")
-plt.show()
+    plt.show()
+
+
+draw_tune("jig")
+
+# %%
+
+draw_tune("reel")
 
 # %%
 # To hear
