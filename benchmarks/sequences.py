@@ -35,7 +35,7 @@ BAR = {"jig": 3.0, "reel": 4.0}
 RUNS = (4, 8, 16, 32)
 N_RUNS = 20
 N_NEW_TUNES = 100
-# Such as "afgf" of the second of two endings.
+# In characters of its notation.
 SHORTEST_TUNE = 40
 MIN_COUNT = 3
 TINY = {"epochs": 1, "n_networks": 1, "hidden_size": 8}
