@@ -118,16 +118,17 @@ def kinds_of_tunes(tunes, quick):
         clf = CharLMLanguageClassifier(analyzer=tuple, random_state=0, n_jobs=2)
         clf.set_params(**(TINY | {"calibration_folds": 0} if quick else {}))
         clf.fit(train, y)
+        as_texts = as_characters([*train, *(melody for _, melody in test)])
+        rival = NGramLanguageClassifier(KneserNey).fit(as_texts[: len(train)], y)
         for n in RUNS:
-            runs, kinds = [], []
-            for kind, melody in test:
+            runs, runs_as_texts, kinds = [], [], []
+            for (kind, melody), text in zip(test, as_texts[len(train) :], strict=True):
                 starts = rng.integers(len(melody) - n + 1, size=N_RUNS)
                 runs += [melody[start : start + n] for start in starts]
+                runs_as_texts += [text[start : start + n] for start in starts]
                 kinds += [kind] * N_RUNS
             is_reel = np.array(kinds) == clf.classes_[1]
-            as_texts = as_characters([*train, *runs])
-            rival = NGramLanguageClassifier(KneserNey).fit(as_texts[: len(train)], y)
-            log_proba = rival.predict_log_proba(as_texts[len(train) :])
+            log_proba = rival.predict_log_proba(runs_as_texts)
             by_rival = log_proba[:, 1] - log_proba[:, 0]
             yield {
                 "tokens": view,
