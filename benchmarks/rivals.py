@@ -14,17 +14,19 @@ from pathlib import Path
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-# ISO 639-1 codes of the texts of the Universal Declaration.
-ISO_639_1 = {
-    "eng": "en",
-    "fra": "fr",
-    "spa": "es",
-    "por_PT": "pt",
-    "dan": "da",
-    "nob": "nb",
-    "ces": "cs",
-    "slk": "sk",
-}
+# Texts of the Universal Declaration in languages that lingua knows, and their codes in
+# ISO 639-1.
+LANGUAGES = """
+afr:af als:sq arb:ar azj_latn:az bel:be ben:bn bos_latn:bs bul:bg cat:ca ces:cs
+cmn_hans:zh cym:cy dan:da deu:de ell_monotonic:el eng:en epo:eo est:et eus:eu
+fin:fi fra:fr gle:ga guj:gu heb:he hin:hi hrv:hr hun:hu hye:hy ind:id isl:is
+ita:it jpn:ja kat:ka kaz:kk khk:mn kor:ko lat:la lav:lv lit:lt lug:lg mar:mr
+mkd:mk mri:mi nld:nl nno:nn nob:nb pan:pa pes_1:fa pol:pl por_PT:pt ron:ro
+rus:ru slk:sk slv:sl sna:sn som:so sot:st spa:es srp_cyrl:sr swe:sv swh:sw
+tam:ta tgl:tl tha:th tsn:tn tso_MZ:ts tur:tr ukr:uk urd:ur vie:vi xho:xh yor:yo
+zul:zu
+"""
+ISO_639_1 = dict(pair.split(":") for pair in LANGUAGES.split())
 # A class of probability 0 would have an infinite log loss, however rare the mistake.
 SMALLEST = 1e-6
 
@@ -82,6 +84,17 @@ class Lingua:
         self.codes = [ISO_639_1.get(code, code).upper() for code in codes]
         iso = [getattr(IsoCode639_1, code) for code in self.codes]
         self.detector = LanguageDetectorBuilder.from_iso_codes_639_1(*iso).build()
+
+    def predict(self, X):
+        """Return the number of the language of each text, -1 where it has no idea."""
+        # On all cores.
+        found = self.detector.detect_languages_in_parallel_of(X)
+        return np.array(
+            [
+                -1 if of_text is None else self.codes.index(of_text.iso_code_639_1.name)
+                for of_text in found
+            ]
+        )
 
     def predict_log_proba(self, X):
         """Return log p(class | text), of shape (n_samples, n_classes)."""

@@ -23,9 +23,9 @@ from statistics import median
 
 import numpy as np
 import torch
-from accuracy import of_fragments
+from accuracy import cut_fragments, of_fragments
 from keras_script import fragments, read
-from rivals import FastText, Lingua, Py3Langid, installed
+from rivals import ISO_639_1, FastText, Lingua, Py3Langid, installed
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
@@ -39,6 +39,8 @@ CODES = ("eng", "fra")
 CLOSE_CODES = ("dan", "nob")
 HIDDEN_SIZES = (64, 96, 128, 256, 512)
 LENGTHS = (5, 10, 20, 100)
+# In nats.
+BEAM = 8.0
 
 
 def seconds(function):
@@ -201,6 +203,43 @@ def measure_prediction(texts, lengths, n_texts, repeats, params):
         yield row
 
 
+def measure_many(data, codes, lengths, n_characters, repeats, params):
+    """Yield a row per length: many classes, all of them and those within the beam."""
+    train, held_out = read(data, codes)
+    clf = CharLMLanguageClassifier(
+        discriminative_epochs=0, calibration_folds=0, n_jobs=2, random_state=0
+    )
+    clf.set_params(**params).fit(train, range(len(codes)))
+    functions = {
+        "all": lambda X: clf.set_params(beam=None).predict(X),
+        "beam": lambda X: clf.set_params(beam=BEAM).predict(X),
+    }
+    if installed("lingua"):
+        functions["lingua"] = Lingua(codes).predict
+    for length in lengths:
+        X, y, _ = cut_fragments(
+            [[text] for text in held_out],
+            length,
+            max(1, n_characters // len(codes) // length),
+            np.random.default_rng(length),
+        )
+        found = {name: predict(X) for name, predict in functions.items()}
+        times = in_turn(
+            {
+                name: lambda predict=predict, X=X: predict(X)
+                for name, predict in functions.items()
+            },
+            repeats,
+        )
+        row = {"characters": length}
+        for name, values in times.items():
+            row[name] = f"{len(X) * length / median(values) / 1000:.1f}"
+        row["changed"] = f"{np.mean(found['beam'] != found['all']):.5f}"
+        for name, labels in found.items():
+            row[f"accuracy, {name}"] = f"{np.mean(labels == y):.3f}"
+        yield row
+
+
 def measure_precision(train, held_out, lengths, repeats, params):
     """Yield a row per task: how many times as fast bfloat16 is, and the AUC of both."""
     classifiers = {
@@ -318,12 +357,14 @@ def main():
     parser.add_argument("--out", required=True, help="folder for the results")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--keras", help="a Python that has Keras")
+    parser.add_argument("--tables", nargs="*", help="names of tables; default: all")
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     repeats = 1 if args.quick else args.repeats
     sizes = (8,) if args.quick else HIDDEN_SIZES
     params = {"hidden_size": 8, "n_networks": 1, "epochs": 1} if args.quick else {}
     n_texts = 20 if args.quick else 20_000
+    n_classes = 3 if args.quick else None
     end = 1000 if args.quick else None
     texts, _ = read(args.data, CODES)
     texts = [text[:end] for text in texts]
@@ -339,11 +380,21 @@ def main():
         "training": measure_training(texts[0], sizes, repeats, 1 if args.quick else 5),
         "fit": measure_fit(texts, repeats, params),
         "prediction": measure_prediction(texts, LENGTHS, n_texts, repeats, params),
+        "many": measure_many(
+            args.data,
+            tuple(ISO_639_1)[:n_classes],
+            LENGTHS,
+            n_texts * 5,
+            repeats,
+            params,
+        ),
         "precision": measure_precision(train, held_out, (5, 20, 200), repeats, params),
     }
     if args.keras:
         tables["keras"] = measure_keras(args.keras, args.data, repeats)
     for name, rows in tables.items():
+        if args.tables and name not in args.tables:
+            continue
         rows = list(rows)
         for row in rows:
             print(

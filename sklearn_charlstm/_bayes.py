@@ -15,9 +15,10 @@ __all__ = ["BayesRuleMixin"]
 class BayesRuleMixin(ClassifierMixin):
     """The predictions of a classifier with a likelihood for each class.
 
-    A subclass has `classes_`, `class_log_prior_` and `_evidence`.
+    A subclass has `classes_`, `class_log_prior_`, `beam` and `_evidence`.
     """
 
+    beam: float | None
     classes_: NDArray[Any]
     class_log_prior_: NDArray[np.float64]
 
@@ -38,14 +39,19 @@ class BayesRuleMixin(ClassifierMixin):
         return log_likelihood
 
     def _evidence(
-        self, X: Collection[Any]
+        self, X: Collection[Any], beam: float | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return log-likelihoods, and what a nat of them counts in each text."""
+        """Return log-likelihoods, and what a nat of them counts in each text.
+
+        With a beam they are -inf for classes that are not followed.
+        """
         raise NotImplementedError
 
-    def _scores(self, X: Collection[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _scores(
+        self, X: Collection[Any], beam: float | None = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return log p(class | text) up to a constant, and the evidence weights."""
-        log_likelihood, weight = self._evidence(X)
+        log_likelihood, weight = self._evidence(X, beam)
         ratios = log_likelihood - log_likelihood.max(axis=1, keepdims=True)
         return weight[:, None] * ratios + self.class_log_prior_, weight
 
@@ -161,7 +167,8 @@ class BayesRuleMixin(ClassifierMixin):
         Returns
         -------
         labels : ndarray of shape (n_samples,)
-            The most probable class of each text, one of `classes_`.
+            The most probable class of each text, one of `classes_`; with `beam`, of
+            the classes within it.
         """
-        scores, _ = self._scores(X)
+        scores, _ = self._scores(X, self.beam)
         return self.classes_[np.argmax(scores, axis=1)]

@@ -38,6 +38,7 @@ __all__ = ["ClassModelsMixin"]
 
 # The parameters that the language models do not have.
 _OWN_PARAMETERS = (
+    "beam",
     "calibration_folds",
     "class_prior",
     "discriminative_epochs",

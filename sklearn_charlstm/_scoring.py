@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,13 @@ from sklearn_charlstm._module import CharLSTM, Weights, at_least_float32
 from sklearn_charlstm._prefixes import Level, PrefixTree
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
-__all__ = ["Model", "text_log_likelihood", "token_log_likelihood"]
+__all__ = [
+    "Model",
+    "Networks",
+    "in_threads",
+    "text_log_likelihood",
+    "token_log_likelihood",
+]
 
 # Bounds on memory: texts read side by side, their tokens before the scores are handed
 # on, and the logits of these. On a CPU the states of more texts do not fit into its
@@ -36,6 +43,7 @@ MIN_TOKENS = 2**11
 
 _State = tuple[torch.Tensor, torch.Tensor]
 _Scores = NDArray[np.float64]
+_Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
 class Model(NamedTuple):
@@ -55,7 +63,7 @@ class Model(NamedTuple):
     vocabulary: Vocabulary
 
 
-class _Networks:
+class Networks:
     """The networks of one language model, side by side, a token at a time.
 
     Parameters
@@ -87,8 +95,9 @@ class _Networks:
             return torch.from_numpy(np.stack(arrays)).to(*compute)
 
         ids = vocabulary.ids_from(common)[tokens]
-        # What is read before the first token comes last.
-        self._input = np.append(vocabulary.as_inputs(ids), vocabulary.first_input)
+        # Last what is read before the first token of a text and of a part of it.
+        before = [vocabulary.first_input, vocabulary.cut]
+        self._input = np.append(vocabulary.as_inputs(ids), before)
         distinct, rows = np.unique(self._input, return_inverse=True)
         self._row = torch.from_numpy(rows).to(self._device)
         layers = range(params["num_layers"])
@@ -117,6 +126,9 @@ class _Networks:
         """Forget what was read."""
         self._state = [(self._initial, self._initial)] * len(self._recurrent)
 
+    def _on_device(self, *arrays: NDArray[np.int64]) -> list[torch.Tensor]:
+        return [torch.from_numpy(array).to(self._device) for array in arrays]
+
     def read_levels(self, levels: "_Levels") -> _Scores:
         """Compute log p(target | history) of all prefixes, level after level."""
         steps = zip(levels.source, levels.inputs, strict=True)
@@ -131,6 +143,45 @@ class _Networks:
         log_proba = logits[:, levels.history, outputs] - log_total[:, levels.history]
         scores = torch.logsumexp(log_proba, dim=0) - math.log(len(log_proba))
         return self._shared(scores, levels.targets)
+
+    def read_pairs(
+        self, previous: NDArray[np.int64], targets: NDArray[np.int64]
+    ) -> _Scores:
+        """Compute log p(target | the token before it), with nothing before that.
+
+        Parameters
+        ----------
+        previous, targets : ndarrays of shape (n_pairs,)
+            Tokens; before the first one of a text their number.
+
+        Returns
+        -------
+        log_likelihood : ndarray of shape (n_pairs,)
+        """
+        first, cut = len(self._input) - 2, len(self._input) - 1
+        # Different tokens may be the same to this model.
+        _, one, number = np.unique(
+            self._input[previous], return_index=True, return_inverse=True
+        )
+        inputs = previous[one]
+        scores = np.empty(len(targets))
+        n_logits = len(self._initial) * self._upwards[-1][0].shape[2]
+        n_inputs = max(1, MAX_LOGITS // n_logits)
+        for begin in range(0, len(inputs), n_inputs):
+            part = inputs[begin : begin + n_inputs]
+            pairs = np.flatnonzero((begin <= number) & (number < begin + len(part)))
+            # The first two histories are those before a token.
+            history = np.where(previous[pairs] == first, 0, number[pairs] - begin + 2)
+            source = [np.zeros(2, dtype=np.int64), np.ones_like(part)]
+            levels = _Levels(
+                self._on_device(*source),
+                self._on_device(np.array([first, cut]), part),
+                torch.from_numpy(history).to(self._device),
+                targets[pairs],
+            )
+            self.start()
+            scores[pairs] = self.read_levels(levels)
+        return scores
 
     def read_texts(
         self, inputs: NDArray[np.int64], targets: NDArray[np.int64]
@@ -221,8 +272,10 @@ def token_log_likelihood(
     """
     distinct, number = _distinct(encoded)
     log_likelihood = np.empty(len(distinct.ids))
-    for _, places, scores in _scored([model], distinct, model.vocabulary, compute):
-        log_likelihood[places] = scores
+    with in_threads(1, 1, len(encoded.ids)) as each:
+        scored = _scored([model], distinct, model.vocabulary, compute, each)
+        for _, places, scores in scored:
+            log_likelihood[places] = scores
     return distinct._replace(ids=log_likelihood).take(number).ids
 
 
@@ -232,6 +285,7 @@ def text_log_likelihood(
     vocabulary: Vocabulary,
     compute: Compute,
     n_jobs: int | None = None,
+    followed: NDArray[np.bool_] | None = None,
 ) -> _Scores:
     """Compute log p(text) under several models.
 
@@ -244,20 +298,65 @@ def text_log_likelihood(
     compute : Compute
     n_jobs : int or None
         Models that score at the same time, each in a thread.
+    followed : ndarray of shape (n_texts, n_models), bool, or None
+        Which models read which texts; None: all of them all.
 
     Returns
     -------
     log_likelihood : ndarray of shape (n_texts, n_models), float64
-        In nats.
+        In nats; -inf where a model did not read a text.
     """
+    with in_threads(n_jobs, len(models), len(encoded.ids)) as each:
+        if followed is None:
+            return _sums(models, encoded, vocabulary, compute, each)
+        log_likelihood = np.full(followed.shape, -np.inf)
+
+        def read(k: int) -> None:
+            [rows] = np.nonzero(followed[:, k])
+            texts, of_class = encoded.take(rows), models[k : k + 1]
+            scores = _sums(of_class, texts, vocabulary, compute, map)
+            log_likelihood[rows, k] = scores[:, 0]
+
+        for _ in each(read, range(len(models))):
+            pass
+    return log_likelihood
+
+
+def _sums(
+    models: Sequence[Model],
+    encoded: EncodedTexts,
+    vocabulary: Vocabulary,
+    compute: Compute,
+    each: _Map,
+) -> _Scores:
+    """Compute log p(text) of all texts under all models."""
     distinct, number = _distinct(encoded)
     lengths = distinct.lengths
     log_likelihood = np.zeros((len(lengths), len(models)))
     ends = np.cumsum(lengths)
-    for k, places, scores in _scored(models, distinct, vocabulary, compute, n_jobs):
+    for k, places, scores in _scored(models, distinct, vocabulary, compute, each):
         text = np.searchsorted(ends, places, side="right")
         np.add.at(log_likelihood[:, k], text, scores)
     return log_likelihood[number]
+
+
+@contextmanager
+def in_threads(n_jobs: int | None, n_models: int, n_tokens: int) -> Iterator[_Map]:
+    """Yield a `map` over models: each in a thread, and torch in one thread in each.
+
+    Parameters
+    ----------
+    n_jobs : int or None
+        Models at the same time.
+    n_models : int
+    n_tokens : int
+        Of the texts that they read.
+    """
+    n_threads = min(effective_n_jobs(n_jobs), cpu_count(), n_models)
+    if n_tokens < MIN_TOKENS:
+        n_threads = 1
+    with one_thread(), ThreadPoolExecutor(n_threads) as pool:
+        yield map if n_threads == 1 else pool.map
 
 
 def _distinct(encoded: EncodedTexts) -> tuple[EncodedTexts, NDArray[np.int64]]:
@@ -285,7 +384,7 @@ def _scored(
     encoded: EncodedTexts,
     vocabulary: Vocabulary,
     compute: Compute,
-    n_jobs: int | None = None,
+    each: _Map,
 ) -> Iterator[tuple[int, NDArray[np.int64], _Scores]]:
     """Yield the number of a model, the places of some tokens, and their scores.
 
@@ -301,41 +400,31 @@ def _scored(
 
     lengths = encoded.lengths
     starts = np.cumsum(lengths) - lengths
-    n_threads = min(effective_n_jobs(n_jobs), cpu_count(), len(models))
-    if len(encoded.ids) < MIN_TOKENS:
-        n_threads = 1
-    with (
-        one_thread(),
-        torch.inference_mode(),
-        ThreadPoolExecutor(n_threads) as pool,
-    ):
-        networks = [_Networks(model, vocabulary, tokens, compute) for model in models]
-        n_logits = max(
-            model.module_params["n_networks"] * model.vocabulary.n_outputs
-            for model in models
-        )
-        max_tokens = max(1, min(MAX_TOKENS, MAX_LOGITS // n_logits))
-        max_texts = min(MAX_TEXTS[compute.device.type], max_tokens)
-        for rows in _side_by_side(lengths, max_texts, max_tokens):
-            of_rows = starts[rows], lengths[rows]
-            tree = PrefixTree(token_at, *of_rows, first_input=len(tokens))
-            for of_model in networks:
-                of_model.start()
-            done, longest = 0, of_rows[1][0]
-            apart = False
-            while done < longest:
-                n_steps = min(longest - done, MAX_STEPS, max_tokens)
-                apart |= tree.are_apart and longest - done >= MIN_STEPS
-                if apart:
-                    step = _next_texts(token_at, *of_rows, done, n_steps)
-                else:
-                    step = _next_levels(
-                        tree, starts[rows], done, n_steps, compute.device
-                    )
-                scores = (map if n_threads == 1 else pool.map)(step.scores, networks)
-                for k, scores_of_model in enumerate(scores):
-                    yield k, step.places, scores_of_model
-                done += step.n_steps
+    with torch.inference_mode():
+        networks = [Networks(model, vocabulary, tokens, compute) for model in models]
+    n_logits = max(
+        model.module_params["n_networks"] * model.vocabulary.n_outputs
+        for model in models
+    )
+    max_tokens = max(1, min(MAX_TOKENS, MAX_LOGITS // n_logits))
+    max_texts = min(MAX_TEXTS[compute.device.type], max_tokens)
+    for rows in _side_by_side(lengths, max_texts, max_tokens):
+        of_rows = starts[rows], lengths[rows]
+        tree = PrefixTree(token_at, *of_rows, first_input=len(tokens))
+        for of_model in networks:
+            of_model.start()
+        done, longest = 0, of_rows[1][0]
+        apart = False
+        while done < longest:
+            n_steps = min(longest - done, MAX_STEPS, max_tokens)
+            apart |= tree.are_apart and longest - done >= MIN_STEPS
+            if apart:
+                step = _next_texts(token_at, *of_rows, done, n_steps)
+            else:
+                step = _next_levels(tree, starts[rows], done, n_steps, compute.device)
+            for k, scores_of_model in enumerate(each(step.scores, networks)):
+                yield k, step.places, scores_of_model
+            done += step.n_steps
 
 
 def _side_by_side(
@@ -388,9 +477,9 @@ class _Step(NamedTuple):
 
     n_steps: int
     places: NDArray[np.int64]
-    read: Callable[[_Networks], _Scores]
+    read: Callable[[Networks], _Scores]
 
-    def scores(self, networks: _Networks) -> _Scores:
+    def scores(self, networks: Networks) -> _Scores:
         """Let one model read them, in any thread."""
         with torch.inference_mode():
             return self.read(networks)

@@ -55,13 +55,14 @@ def test_speed_quick(udhr_folder, tmp_path):
         name: list(
             csv.DictReader((tmp_path / f"speed_{name}.csv").read_text().splitlines())
         )
-        for name in ("training", "fit", "prediction", "precision")
+        for name in ("training", "fit", "prediction", "many", "precision")
     }
     [row] = tables["training"]
     assert float(row["time of a plain loop"]) > 0
     assert [row["fit"] for row in tables["fit"]][2:] == ["and calibration", "two jobs"]
     lengths = [row["characters"] for row in tables["prediction"]]
     assert lengths == ["5", "10", "20", "100"]
+    assert all(float(row["changed"]) < 0.1 for row in tables["many"])
     fit, *predictions = tables["precision"]
     assert fit["task"] == "fit"
     for row in predictions:

@@ -53,6 +53,7 @@ def test_both_estimators_have_the_same_parameters():
         # One model has nothing to train side by side, and nothing to choose from.
         del described[CharLMLanguageClassifier]["n_jobs"]
         del described[CharLMLanguageClassifier]["class_prior"]
+        del described[CharLMLanguageClassifier]["beam"]
         del described[CharLMLanguageClassifier]["discriminative_epochs"]
         del described[CharLMLanguageClassifier]["calibration_folds"]
         classifier, model = (described[estimator] for estimator in ESTIMATORS)

@@ -47,8 +47,8 @@ class NumericClassifier(_NumericRows, CharLMLanguageClassifier):
         X, y = validate_data(self, X, y, reset=reset)
         return super().partial_fit(_as_texts(X), y, classes, sample_weight)
 
-    def _evidence(self, X):
-        return super()._evidence(self._read(X))
+    def _evidence(self, X, beam=None):
+        return super()._evidence(self._read(X), beam)
 
     def score_samples(self, X):
         return CharLMLanguageClassifier.score_samples(self, X)

@@ -95,7 +95,7 @@ def sizes(monkeypatch):
     """Return a list of how many tokens are read before their scores are handed on."""
     sizes = []
     forward = CharLSTM.forward
-    read_levels = _scoring._Networks.read_levels
+    read_levels = _scoring.Networks.read_levels
 
     def watch(self, inputs, state=None):
         sizes.append(inputs.numel())
@@ -106,7 +106,7 @@ def sizes(monkeypatch):
         return read_levels(self, levels)
 
     monkeypatch.setattr(CharLSTM, "forward", watch)
-    monkeypatch.setattr(_scoring._Networks, "read_levels", watch_levels)
+    monkeypatch.setattr(_scoring.Networks, "read_levels", watch_levels)
     return sizes
 
 
@@ -172,14 +172,14 @@ def test_a_text_may_end_between_two_chunks(model, monkeypatch):
 
 def test_what_texts_have_in_common_is_computed_once(model, monkeypatch):
     n_histories = 0
-    read_level = _scoring._Networks._read_level
+    read_level = _scoring.Networks._read_level
 
     def watch(self, source, inputs):
         nonlocal n_histories
         n_histories += len(inputs)
         return read_level(self, source, inputs)
 
-    monkeypatch.setattr(_scoring._Networks, "_read_level", watch)
+    monkeypatch.setattr(_scoring.Networks, "_read_level", watch)
     texts = ["abcab", "abcac", "abc", "abcab", "b"]
     ids, lengths = model.vocabulary.encode(texts)
     sequences = np.split(ids, np.cumsum(lengths)[:-1])
@@ -193,13 +193,13 @@ def test_threads_change_nothing_and_compute_in_one_thread_each(
     model, monkeypatch, min_steps
 ):
     n_threads = set()
-    shared = _scoring._Networks._shared
+    shared = _scoring.Networks._shared
 
     def watch(self, *args):
         n_threads.add((threading.get_ident(), torch.get_num_threads()))
         return shared(self, *args)
 
-    monkeypatch.setattr(_scoring._Networks, "_shared", watch)
+    monkeypatch.setattr(_scoring.Networks, "_shared", watch)
     monkeypatch.setattr(_scoring, "cpu_count", lambda: 3)
     monkeypatch.setattr(_scoring, "MIN_TOKENS", 0)
     monkeypatch.setattr(_scoring, "MIN_STEPS", min_steps)

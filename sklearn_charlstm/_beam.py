@@ -1,0 +1,134 @@
+"""A first look at texts, which tells the classes that are worth a second one."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sklearn_charlstm._device import Compute
+from sklearn_charlstm._scoring import (
+    Model,
+    Networks,
+    in_threads,
+    text_log_likelihood,
+)
+from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
+
+__all__ = ["beam_log_likelihood", "first_look"]
+
+# Tokens that are looked at together, which bounds the memory that it takes.
+MAX_TOKENS = 2**20
+
+
+def beam_log_likelihood(
+    models: Sequence[Model],
+    encoded: EncodedTexts,
+    vocabulary: Vocabulary,
+    compute: Compute,
+    *,
+    beam: float,
+    offsets: NDArray[np.float64],
+    n_jobs: int | None = None,
+) -> NDArray[np.float64]:
+    """Compute log p(text) under the models that look likely at first.
+
+    Beam pruning [1]_, with the fast match [2]_ before the search: a model reads a text
+    if `first_look`, which takes next to no time, is within `beam` of the best.
+
+    Parameters
+    ----------
+    models : list of n_models Model
+    encoded : EncodedTexts
+    vocabulary : Vocabulary
+        What the texts are encoded with: the common alphabet.
+    compute : Compute
+    beam : float
+        In nats.
+    offsets : ndarray of shape (n_texts, n_models)
+        What the models are ahead by before they read, in nats.
+    n_jobs : int or None
+        Models that score at the same time, each in a thread.
+
+    Returns
+    -------
+    log_likelihood : ndarray of shape (n_texts, n_models), float64
+        In nats; -inf under the models that did not read a text.
+
+    References
+    ----------
+    .. [1] B. Lowerre, "The Harpy speech recognition system", PhD thesis, Carnegie
+       Mellon University, 1976.
+    .. [2] L. Bahl, S. De Gennaro, P. Gopalakrishnan and R. Mercer, "A fast approximate
+       acoustic match for large vocabulary speech recognition", IEEE Transactions on
+       Speech and Audio Processing 1(1), 1993.
+    """
+    scores = first_look(models, encoded, vocabulary, compute, n_jobs) + offsets
+    followed = scores >= scores.max(axis=1, keepdims=True) - beam
+    return text_log_likelihood(models, encoded, vocabulary, compute, n_jobs, followed)
+
+
+def first_look(
+    models: Sequence[Model],
+    encoded: EncodedTexts,
+    vocabulary: Vocabulary,
+    compute: Compute,
+    n_jobs: int | None = None,
+) -> NDArray[np.float64]:
+    """Compute log p(text) where the models see one token of the history.
+
+    What a model expects after a token is computed once, however much text there is.
+
+    Parameters
+    ----------
+    models, encoded, vocabulary, compute, n_jobs
+        As of `beam_log_likelihood`.
+
+    Returns
+    -------
+    log_likelihood : ndarray of shape (n_texts, n_models), float64
+        In nats.
+    """
+    ids, lengths = encoded
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    log_likelihood = np.zeros((len(lengths), len(models)))
+    with in_threads(n_jobs, len(models), len(ids)) as each:
+        for begin in range(0, len(ids), MAX_TOKENS):
+            places = np.arange(begin, min(begin + MAX_TOKENS, len(ids)))
+            text = np.searchsorted(ends, places, side="right")
+            before = ids[places - 1]
+            tokens = np.union1d(before, ids[places])
+            # The first token of a text comes after none.
+            number = np.where(
+                places == starts[text], len(tokens), np.searchsorted(tokens, before)
+            )
+            codes = number * len(tokens) + np.searchsorted(tokens, ids[places])
+            distinct, pair = np.unique(codes, return_inverse=True)
+            look = partial(
+                _score_pairs,
+                common=vocabulary,
+                tokens=tokens,
+                pairs=np.divmod(distinct, len(tokens)),
+                compute=compute,
+            )
+            first = text[0]
+            for k, scores in enumerate(each(look, models)):
+                sums = np.bincount(text - first, weights=scores[pair])
+                log_likelihood[first : first + len(sums), k] += sums
+    return log_likelihood
+
+
+@torch.inference_mode()
+def _score_pairs(
+    model: Model,
+    common: Vocabulary,
+    tokens: NDArray[Any],
+    pairs: tuple[NDArray[np.int64], NDArray[np.int64]],
+    compute: Compute,
+) -> NDArray[np.float64]:
+    return Networks(model, common, tokens, compute).read_pairs(*pairs)

@@ -1,0 +1,177 @@
+import numpy as np
+import pytest
+import torch
+
+from sklearn_charlstm import CharLMLanguageClassifier, _beam, _scoring
+from sklearn_charlstm._beam import beam_log_likelihood, first_look
+from sklearn_charlstm._device import Compute
+from sklearn_charlstm._module import CharLSTM
+from sklearn_charlstm._scoring import Model, text_log_likelihood
+from sklearn_charlstm._vocabulary import Vocabulary
+
+CPU = Compute(torch.device("cpu"), torch.float32)
+# Of one token and none, with tokens that are unknown or foreign to a model.
+TEXTS = ["abcab", "", "c", "bbbb", "a?b", "?", "cabcabcbacab", "xyxab", ""]
+
+
+def random_model(vocabulary, seed):
+    params = {
+        "n_inputs": vocabulary.n_inputs,
+        "n_outputs": vocabulary.n_outputs,
+        "n_networks": 2,
+        "embedding_dim": 3,
+        "hidden_size": 5,
+        "num_layers": 2,
+        "dropout": 0.5,
+        "output": "softmax",
+    }
+    torch.manual_seed(seed)
+    state = CharLSTM(**params).state_dict()
+    weights = {key: 3 * value.numpy() for key, value in state.items()}
+    return Model(weights, params, vocabulary)
+
+
+@pytest.fixture(params=[True, False], ids=["boundaries", "fragments"])
+def models(request):
+    common = Vocabulary(["abcxy"], "char", request.param)
+    return [
+        random_model(Vocabulary([letters], "char", request.param, common), seed)
+        for seed, letters in enumerate(["abc", "xyab", "abcxy", "ac"])
+    ]
+
+
+@pytest.fixture
+def common(models):
+    return models[0].vocabulary.common
+
+
+def look_alone(model, common, text):
+    """Compute the first look at one text, a token at a time."""
+    weights, params, vocabulary = model
+    module = CharLSTM(**params).eval()
+    module.load_state_dict({k: torch.as_tensor(v) for k, v in weights.items()})
+    ids = vocabulary.ids_from(common)[common.encode([text]).ids]
+    known, outputs, log_share = vocabulary.shares(ids)
+    total = 0.0
+    for i, output in enumerate(outputs):
+        read = [vocabulary.first_input]
+        if i:
+            read = [vocabulary.cut, int(vocabulary.as_inputs(ids[i - 1 : i])[0])]
+        with torch.no_grad():
+            log_p = module.log_probabilities(module(torch.tensor([read]))[0])[0, -1]
+        total += known[i] * float(log_p[output]) + log_share[i]
+    return total
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize(("max_tokens", "max_logits"), [(2**20, 2**24), (3, 16)])
+def test_first_look_sees_one_token_of_the_history(
+    models, common, monkeypatch, max_tokens, max_logits, n_jobs
+):
+    monkeypatch.setattr(_beam, "MAX_TOKENS", max_tokens)
+    monkeypatch.setattr(_scoring, "MAX_LOGITS", max_logits)
+    monkeypatch.setattr(_scoring, "MIN_TOKENS", 0)
+    looked = first_look(models, common.encode(TEXTS), common, CPU, n_jobs)
+    expected = [[look_alone(model, common, text) for model in models] for text in TEXTS]
+    np.testing.assert_allclose(looked, expected, rtol=1e-5)
+
+
+def test_memory_of_the_first_look_is_bounded(models, common, monkeypatch):
+    monkeypatch.setattr(_scoring, "MAX_LOGITS", 16)
+    sizes = []
+    read_level = _scoring.Networks._read_level
+
+    def watch(self, source, inputs):
+        hidden = read_level(self, source, inputs)
+        sizes.append(2 * len(inputs) * self._upwards[-1][0].shape[2])
+        return hidden
+
+    monkeypatch.setattr(_scoring.Networks, "_read_level", watch)
+    first_look(models, common.encode(TEXTS), common, CPU)
+    # The two histories before a token are always read.
+    assert max(sizes) <= 2 * 2 * 6
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_all_within_a_wide_beam(models, common, monkeypatch, n_jobs):
+    monkeypatch.setattr(_scoring, "MIN_TOKENS", 0)
+    encoded = common.encode(TEXTS)
+    offsets = np.zeros((len(TEXTS), len(models)))
+    found = beam_log_likelihood(
+        models, encoded, common, CPU, beam=1e6, offsets=offsets, n_jobs=n_jobs
+    )
+    expected = text_log_likelihood(models, encoded, common, CPU)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_what_is_outside_of_the_beam_is_not_read(models, common, monkeypatch):
+    encoded = common.encode(TEXTS)
+    offsets = np.random.default_rng(0).normal(size=(len(TEXTS), len(models)))
+    n_read = []
+    monkeypatch.setattr(
+        _scoring,
+        "_sums",
+        lambda models, texts, *rest, sums=_scoring._sums: (
+            n_read.append(len(texts.lengths)) or sums(models, texts, *rest)
+        ),
+    )
+    looked = first_look(models, encoded, common, CPU) + offsets
+    followed = looked >= looked.max(axis=1, keepdims=True) - 2.5
+    assert len(TEXTS) < followed.sum() < followed.size
+    found = beam_log_likelihood(models, encoded, common, CPU, beam=2.5, offsets=offsets)
+    assert sum(n_read) == followed.sum()
+    expected = text_log_likelihood(models, encoded, common, CPU)
+    np.testing.assert_allclose(found[followed], expected[followed], rtol=1e-5)
+    assert np.all(found[~followed] == -np.inf)
+
+
+@pytest.fixture
+def clf(tiny):
+    texts = ["the cat and the dog", "le chat et le chien", "der hund und die katze"]
+    tiny.update(discriminative_epochs=0, calibration_folds=0, epochs=20)
+    return CharLMLanguageClassifier(**tiny).fit(texts * 2, ["en", "fr", "de"] * 2)
+
+
+X = ["the", "chien", "katze", "", "und le", "?"]
+
+
+def test_beam_is_for_predict_only(clf):
+    exact, proba = clf.predict(X), clf.predict_proba(X)
+    clf.set_params(beam=20.0)
+    np.testing.assert_array_equal(clf.predict(X), exact)
+    np.testing.assert_array_equal(clf.predict_proba(X), proba)
+    # So narrow a beam has the best of the first look alone.
+    clf.set_params(beam=1e-9)
+    encoded = clf.vocabulary_.encode(X)
+    models = [model._as_scored(model.weights_) for model in clf.language_models_]
+    looked = first_look(models, encoded, clf.vocabulary_, CPU)
+    labels = clf.classes_[looked.argmax(axis=1)]
+    np.testing.assert_array_equal(clf.predict(X), labels)
+
+
+def test_a_class_without_a_text_is_not_followed(tiny):
+    clf = CharLMLanguageClassifier(**tiny, class_prior="empirical", beam=8.0)
+    clf.partial_fit(["aba", "bab"], ["a", "b"], classes=["a", "b", "c"])
+    assert set(clf.predict(["ab", "", "cc"])) <= {"a", "b"}
+
+
+def test_prior_counts_in_the_beam(clf):
+    clf.set_params(beam=1e-9)
+    for k, label in enumerate(clf.classes_):
+        prior = np.full(3, 1e-12)
+        prior[k] = 1 - 2e-12
+        clf.class_log_prior_ = np.log(prior)
+        assert set(clf.predict(["the", "chien", "hund"])) == {label}
+
+
+@pytest.mark.parametrize("beam", [0, -1.0, np.inf, "8"])
+def test_a_beam_that_is_none(clf, texts, labels, beam):
+    with pytest.raises(ValueError, match="'beam' parameter"):
+        clf.set_params(beam=beam).fit(texts, labels)
+
+
+def test_files_have_it(clf, tmp_path):
+    clf.set_params(beam=6.0).save(tmp_path / "clf.safetensors")
+    loaded = CharLMLanguageClassifier.load(tmp_path / "clf.safetensors", device="cpu")
+    assert loaded.beam == 6.0
+    np.testing.assert_array_equal(loaded.predict(X), clf.predict(X))
