@@ -26,6 +26,7 @@ import torch
 from accuracy import cut_fragments, of_fragments
 from keras_script import fragments, read
 from rivals import ISO_639_1, FastText, Lingua, Py3Langid, installed
+from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
@@ -210,9 +211,11 @@ def measure_many(data, codes, lengths, n_characters, repeats, params):
         discriminative_epochs=0, calibration_folds=0, n_jobs=2, random_state=0
     )
     clf.set_params(**params).fit(train, range(len(codes)))
+    one = clone(clf).set_params(n_networks=1).fit(train, range(len(codes)))
     functions = {
         "all": lambda X: clf.set_params(beam=None).predict(X),
         "beam": lambda X: clf.set_params(beam=BEAM).predict(X),
+        "one network": lambda X: one.set_params(beam=BEAM).predict(X),
     }
     if installed("lingua"):
         functions["lingua"] = Lingua(codes).predict

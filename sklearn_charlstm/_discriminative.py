@@ -13,7 +13,6 @@ from scipy.sparse import csr_array
 from sklearn.utils.parallel import delayed
 from skorch import NeuralNet
 from skorch.callbacks import Callback, GradientNormClipping
-from skorch.utils import to_tensor
 from torch import nn
 from torch.nn import functional as F
 
@@ -158,8 +157,8 @@ class _JointBatches:
     Yields
     ------
     windows : dict of 'inputs', 'targets' and 'group'
-        As from `WindowBatches`, and the classes whose models score the windows, the
-        same in each row.
+        As from `WindowBatches`, and the classes whose models score the windows, a
+        tuple of int.
     labels, weights : tuple of ndarrays of shape (n_windows,)
         The class of a window as a position in its group, and its weight, of mean one.
     """
@@ -197,9 +196,12 @@ class _JointBatches:
                 epoch=self.epoch,
             )
             for inputs, targets, text in batches.with_texts():
-                rows = np.broadcast_to(group, (len(text), len(group)))
+                windows = {
+                    "inputs": inputs,
+                    "targets": targets,
+                    "group": tuple(group.tolist()),
+                }
                 labels = np.searchsorted(group, class_index[text])
-                windows = {"inputs": inputs, "targets": targets, "group": rows.copy()}
                 yield windows, (labels, batches.weights[text])
         self.epoch += 1
 
@@ -237,7 +239,7 @@ class _LogLikelihoods(nn.Module):
                 self.register_buffer(f"{name}_{k}", torch.from_numpy(values))
 
     def forward(
-        self, inputs: torch.Tensor, targets: torch.Tensor, group: torch.Tensor
+        self, inputs: torch.Tensor, targets: torch.Tensor, group: tuple[int, ...]
     ) -> torch.Tensor:
         """Compute log p(target | what is before) under the models of a group.
 
@@ -249,8 +251,8 @@ class _LogLikelihoods(nn.Module):
         known = targets != IGNORE
         targets = targets.clamp(min=0)
         scores = []
-        for k in group[0].tolist():
-            model = self.models[k]
+        for k in group:
+            model: Any = self.models[k]
             logits, _ = model(getattr(self, f"inputs_{k}")[inputs])
             wanted = getattr(self, f"targets_{k}")[targets][:, :, None]
             log_probabilities = model.log_probabilities(logits) - getattr(
@@ -278,11 +280,16 @@ def _of_labels(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 class _DiscriminativeNet(BatchesNet):
     """Maximum mutual information, and still likelihood."""
 
+    def infer(self, x: Any, **fit_params: Any) -> Any:
+        # Not among what skorch makes tensors of: those are on the device.
+        windows = dict(x)
+        return super().infer(windows, group=windows.pop("group"), **fit_params)
+
     def get_loss(
         self, y_pred: Any, y_true: Any, X: Any = None, training: bool = False
     ) -> torch.Tensor:
-        labels, weights = to_tensor(y_true, device=self.device)
-        is_target = to_tensor(X["targets"], device=self.device) != IGNORE
+        labels, weights = y_true
+        is_target = X["targets"] != IGNORE
         losses = _cross_entropy(y_pred, labels, is_target)
         losses = losses - LIKELIHOOD_SHARE * _of_labels(y_pred, labels)
         return (losses * weights[:, None]).sum() / is_target.sum().clamp(min=1)
@@ -299,7 +306,7 @@ class _Averaging(Callback):
 
     def on_batch_end(self, net: NeuralNet, batch: Any, **kwargs: Any) -> None:
         windows, _ = batch
-        for k in windows["group"][0]:
+        for k in windows["group"]:
             self.running_[k].update()
 
 
@@ -308,11 +315,11 @@ class _CrossEntropyReport(EpochReport):
 
     def weighted_loss(
         self, net: NeuralNet, batch: Any, y_pred: Any
-    ) -> tuple[torch.Tensor, int]:
-        windows, (labels, weights) = to_tensor(batch, device=net.device)
-        losses = _cross_entropy(y_pred, labels, windows["targets"] != IGNORE)
-        n_targets = int(np.count_nonzero(batch[0]["targets"] != IGNORE))
-        return (losses * weights[:, None]).sum(), n_targets
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        windows, (labels, weights) = batch
+        is_target = windows["targets"] != IGNORE
+        losses = _cross_entropy(y_pred, labels, is_target)
+        return (losses * weights[:, None]).sum(), is_target.sum()
 
 
 def joint_jobs(

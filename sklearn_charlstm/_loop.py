@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback
@@ -98,11 +99,11 @@ class EpochReport(Callback):
         # the same as training that never stopped.
         reseed(net.device, self.batches.seed, self.batches.epoch)
         self.sum_ = torch.zeros((), device=net.device)
-        self.n_targets_ = 0
+        self.n_targets_ = torch.zeros((), dtype=torch.int64, device=net.device)
 
     def weighted_loss(
         self, net: NeuralNet, batch: Any, y_pred: Any
-    ) -> tuple[torch.Tensor, int]:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the sum of a batch's losses and the number of its targets."""
         raise NotImplementedError
 
@@ -112,10 +113,10 @@ class EpochReport(Callback):
         with torch.no_grad():
             loss, n_targets = self.weighted_loss(net, batch, y_pred)
             self.sum_ += loss
-        self.n_targets_ += n_targets
+            self.n_targets_ += n_targets
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        loss = float(self.sum_) / self.n_targets_
+        loss = float(self.sum_) / int(self.n_targets_)
         epoch = self.batches.epoch
         if not math.isfinite(loss):
             raise ValueError(
@@ -156,8 +157,25 @@ class Interrupted(Exception):
     """A KeyboardInterrupt in a guise that skorch does not swallow."""
 
 
+def _on_device(batch: Any, device: torch.device) -> Any:
+    """Return a batch whose arrays are on a device, or will be when they are needed."""
+    if isinstance(batch, dict):
+        return {name: _on_device(part, device) for name, part in batch.items()}
+    if isinstance(batch, tuple):
+        return tuple(_on_device(part, device) for part in batch)
+    if not isinstance(batch, np.ndarray):
+        return batch
+    tensor = torch.from_numpy(batch)
+    if device.type == "cuda":
+        # Only from pinned memory does a copy not wait for all that came before it.
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 class BatchesNet(NeuralNet):
     """skorch's training loop over ready batches.
+
+    Callbacks get the batches as they are on the device.
 
     Parameters
     ----------
@@ -183,6 +201,22 @@ class BatchesNet(NeuralNet):
 
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
         return dataset
+
+    def run_single_epoch(
+        self,
+        iterator: Any,
+        training: bool,
+        prefix: str,
+        step_fn: Callable[..., Any],
+        **fit_params: Any,
+    ) -> None:
+        # skorch's own asks for the loss of every batch, and so waits for the device:
+        # a GPU would have nothing to do while the next batch is made.
+        for batch in iterator or ():
+            batch = _on_device(batch, self.compute.device)
+            self.notify("on_batch_begin", batch=batch, training=training)
+            step = step_fn(batch, **fit_params)
+            self.notify("on_batch_end", batch=batch, training=training, **step)
 
     notifying_: str | None = None
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback, GradientNormClipping
-from skorch.utils import to_tensor
 from torch import nn
 from torch.nn import functional as F
 
@@ -147,8 +146,8 @@ class _LikelihoodReport(EpochReport):
 
     def weighted_loss(
         self, net: NeuralNet, batch: Any, y_pred: Any
-    ) -> tuple[torch.Tensor, int]:
-        targets, weights = to_tensor(batch[1][:2], device=net.device)
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        targets, weights, *_ = batch[1]
         log_probabilities = net.module_.log_probabilities(y_pred[0])
         losses = F.nll_loss(
             log_probabilities.flatten(0, 1),
@@ -156,8 +155,7 @@ class _LikelihoodReport(EpochReport):
             ignore_index=IGNORE,
             reduction="none",
         )
-        n_targets = int(np.count_nonzero(batch[1][0] != IGNORE))
-        return _weighted_sum(losses, weights), n_targets
+        return _weighted_sum(losses, weights), (targets != IGNORE).sum()
 
 
 class _Validation(Callback):
@@ -199,7 +197,7 @@ class _LanguageModelNet(BatchesNet):
         self, y_pred: Any, y_true: Any, X: Any = None, training: bool = False
     ) -> torch.Tensor:
         logits, _ = y_pred
-        targets, weights, *probabilities = to_tensor(y_true, device=self.device)
+        targets, weights, *probabilities = y_true
         [wanted] = probabilities or [targets]
         # Each network by itself: they differ in their initial weights and in dropout.
         expanded = wanted.expand(len(logits), *wanted.shape)

@@ -3,6 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -53,3 +55,18 @@ def udhr_folder():
 def _short_joint_training(monkeypatch):
     # For discriminative_epochs="auto"; thirty epochs would take most of the time.
     monkeypatch.setattr("sklearn_charlstm._discriminative.MAX_AUTO_EPOCHS", 2)
+
+
+class WaitsCounted(TorchDispatchMode):
+    """Counts how often a number is asked of a tensor: there a GPU is waited for."""
+
+    n_waits = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.n_waits += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def waits_counted():
+    return WaitsCounted

@@ -104,7 +104,7 @@ def test_a_step_does_not_grow_with_the_classes():
     vocabulary, texts = labelled(texts, range(20))
     batches = _JointBatches(texts, vocabulary, maxlen=4, batch_size=3, seed=0)
     for windows, _ in batches:
-        assert windows["group"].shape[1] <= _discriminative.MAX_GROUP
+        assert len(windows["group"]) <= _discriminative.MAX_GROUP
 
 
 def make_texts(rng, n_texts=40):
@@ -265,6 +265,18 @@ def test_interrupt_leaves_the_classifier_as_it_was(tiny, texts, labels, monkeypa
     with pytest.raises(KeyboardInterrupt):
         clf.fit(texts, labels)
     assert not hasattr(clf, "classes_")
+
+
+def test_no_batch_waits_for_the_device(waits_counted, tiny, texts, labels):
+    tiny.update(discriminative_epochs=2, calibration_folds=0)
+    counts = []
+    for n_texts in (8, 80):
+        with waits_counted() as counted:
+            CharLMLanguageClassifier(**tiny).fit(
+                np.resize(texts, n_texts), np.resize(labels, n_texts)
+            )
+        counts.append(counted.n_waits)
+    assert counts[0] == counts[1] > 0
 
 
 @pytest.mark.cuda

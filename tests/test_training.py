@@ -375,3 +375,13 @@ def test_bfloat16_multiplies_and_keeps_weights_of_float32(monkeypatch, output):
     np.testing.assert_allclose(curve, exact_curve, rtol=0.02)
     assert {values.dtype for values in lower.weights.values()} == {np.dtype("float32")}
     assert any((lower.weights[k] != exact.weights[k]).any() for k in exact.weights)
+
+
+@pytest.mark.parametrize("smoothing", [True, False])
+def test_no_batch_waits_for_the_device(waits_counted, smoothing):
+    counts = []
+    for n_letters in (10, 200):
+        with waits_counted() as counted:
+            run(["abcd" * n_letters], epochs=2, smoothing=smoothing)
+        counts.append(counted.n_waits)
+    assert counts[0] == counts[1] > 0
