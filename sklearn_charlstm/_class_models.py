@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -32,9 +32,13 @@ from sklearn_charlstm._discriminative import (
 from sklearn_charlstm._language_model import CharLSTMLanguageModel
 from sklearn_charlstm._parallel import run
 from sklearn_charlstm._progress import progress_line
+from sklearn_charlstm._stacked import can_stack, train_stacked
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
 __all__ = ["ClassModelsMixin"]
+
+# Where a step of many small models takes no longer than that of one.
+_STACKING_DEVICES = ("cuda",)
 
 # The parameters that the language models do not have.
 _OWN_PARAMETERS = (
@@ -317,19 +321,28 @@ class ClassModelsMixin(BaseEstimator):
         names = [str(label) for label in labels]
         what = [f"the language model of class {name!r}" for name in names]
         with progress_line(names, len(names) * max(epochs), self.verbose) as reports:
-            jobs = (
-                delayed(_train_language_model)(
-                    model,
-                    model.vocabulary_.encode(sequences[k]),
-                    sample_weight[k],
-                    epochs=epochs[k],
-                    one_pass=one_pass,
-                    name=what[k],
-                    report=reports[k],
+            how = [
+                {"epochs": epochs[k], "name": what[k], "report": reports[k]}
+                for k in range(len(models))
+            ]
+
+            def encoded() -> Iterator[tuple[EncodedTexts, NDArray[Any]]]:
+                for k, model in enumerate(models):
+                    yield model.vocabulary_.encode(sequences[k]), sample_weight[k]
+
+            trained = None
+            if not one_pass:
+                trained = self._train_in_one_step(models, encoded, how)
+            if trained is None:
+                jobs = (
+                    delayed(_train_language_model)(
+                        model, *texts, **how_of_model, one_pass=one_pass
+                    )
+                    for model, texts, how_of_model in zip(
+                        models, encoded(), how, strict=True
+                    )
                 )
-                for k, model in enumerate(models)
-            )
-            trained = run(what, jobs, self.n_jobs)
+                trained = run(what, jobs, self.n_jobs)
         for model, given in zip(trained, models, strict=True):
             # Another process returns copies of what all models share.
             model.set_params(**given.get_params(deep=False))
@@ -337,3 +350,32 @@ class ClassModelsMixin(BaseEstimator):
             model._started_with = given._started_with
         self.device_, self.precision_ = trained[-1].device_, trained[-1].precision_
         return trained
+
+    def _train_in_one_step(
+        self,
+        models: list[CharLSTMLanguageModel],
+        encoded: Callable[[], Iterable[tuple[EncodedTexts, NDArray[Any]]]],
+        how: list[dict[str, Any]],
+    ) -> list[CharLSTMLanguageModel] | None:
+        """Train models on a device that one leaves idle; None where it is not so."""
+        compute = resolve_compute(self.device, self.precision)
+        if (
+            compute.device.type not in _STACKING_DEVICES
+            or self.early_stopping
+            or self.net_params is not None
+        ):
+            return None
+        jobs = []
+        for model, texts, how_of_model in zip(models, encoded(), how, strict=True):
+            if not (how_of_model["epochs"] and model._knows_any(texts[0])):
+                return None
+            jobs.append(model._training_job(*texts, **how_of_model))
+        if not can_stack(jobs):
+            return None
+        results = train_stacked(
+            jobs, lr=self.lr, weight_decay=self.weight_decay, compute=compute
+        )
+        return [
+            model._trained(result, compute)
+            for model, result in zip(models, results, strict=True)
+        ]

@@ -137,7 +137,9 @@ class CharLMLanguageClassifier(
     n_jobs : int, default=None
         Models trained at the same time, and in prediction scoring at the same time,
         each on one core. None means 1 unless in a :obj:`joblib.parallel_config`
-        context, -1 all cores. The result does not depend on it.
+        context, -1 all cores. The result does not depend on it. On a CUDA device `fit`
+        trains all models in one step, without early stopping, `net_params` and a second
+        layer; there it counts in what comes after.
     random_state : int, RandomState instance or None, default=None
         Seed of weights, windows, dropout and validation texts. An int gives the same
         model in every `fit` on the same machine.

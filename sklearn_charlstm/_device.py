@@ -10,7 +10,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-__all__ = ["Compute", "one_thread", "reseed", "resolve_compute", "seeded"]
+__all__ = [
+    "Compute",
+    "one_thread",
+    "reseed",
+    "resolve_compute",
+    "seed_of",
+    "seeded",
+]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -143,8 +150,13 @@ def seeded(device: torch.device, seed: int) -> Iterator[None]:
 
 def reseed(device: torch.device, *seeds: int) -> None:
     """Seed torch anew, within `seeded`, from several numbers together."""
+    _seed(device, seed_of(*seeds))
+
+
+def seed_of(*seeds: int) -> int:
+    """Return one seed made of several numbers."""
     [seed] = np.random.SeedSequence(seeds).generate_state(1)
-    _seed(device, int(seed))
+    return int(seed)
 
 
 def _seed(device: torch.device, seed: int) -> None:

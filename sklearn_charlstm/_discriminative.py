@@ -300,7 +300,7 @@ class _Averaging(Callback):
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         self.running_ = [
-            RunningAverage(model, model.numpy_weights(), 0)
+            RunningAverage(dict(model.named_parameters()), model.numpy_weights(), 0)
             for model in net.module_.models
         ]
 

@@ -32,6 +32,7 @@ from sklearn_charlstm._scoring import (
 )
 from sklearn_charlstm._training import (
     EarlyStopping,
+    TrainingJob,
     TrainingState,
     initial_state,
     train,
@@ -340,9 +341,7 @@ class CharLSTMLanguageModel(
         report: Callable[[int, float], None] | None = None,
     ) -> Self:
         """Train for some more epochs, or once over what may be the first of many."""
-        self._module_params = self._module_params | {"dropout": self.dropout}
         compute = resolve_compute(self.device, self.precision)
-        self.device_, self.precision_ = str(compute.device), compute.precision
         early_stopping = None
         if not self.early_stopping:
             self.validation_loss_curve_ = None
@@ -352,36 +351,67 @@ class CharLSTMLanguageModel(
             )
             if early_stopping.stops:
                 epochs = 0
-        known = bool((encoded.ids != self.vocabulary_.unknown).any())
+        known = self._knows_any(encoded)
         if not (known or one_pass):
             raise ValueError(
                 f"No character in the texts for {name} is in its alphabet."
             )
+        result = None
         if epochs and known:
-            # Without the state of the optimizer, go on from the weights alone.
-            self._training_state, loss_curve = train(
-                self._training_state or TrainingState(self.weights_, self.weights_),
-                WindowBatches(
-                    encoded,
-                    sample_weight,
-                    self.vocabulary_,
-                    maxlen=self.maxlen,
-                    batch_size=self.batch_size,
-                    seed=self._seed,
-                    epoch=self.n_iter_,
-                    # The texts of one call may be too few to count anything.
-                    smoothing=not one_pass and len(encoded.ids) <= MAX_SMOOTHED,
+            result = train(
+                self._training_job(
+                    encoded, sample_weight, epochs, name, report, one_pass=one_pass
                 ),
-                self._module_params,
-                epochs=epochs,
                 lr=self.lr,
                 weight_decay=self.weight_decay,
                 net_params=self.net_params,
                 compute=compute,
-                name=name,
-                report=report,
                 early_stopping=early_stopping,
             )
+        return self._trained(result, compute, early_stopping, one_pass=one_pass)
+
+    def _knows_any(self, encoded: EncodedTexts) -> bool:
+        """Tell whether any token of some texts is in the alphabet."""
+        return bool((encoded.ids != self.vocabulary_.unknown).any())
+
+    def _training_job(
+        self,
+        encoded: EncodedTexts,
+        sample_weight: NDArray[Any],
+        epochs: int,
+        name: str,
+        report: Callable[[int, float], None] | None,
+        *,
+        one_pass: bool = False,
+    ) -> TrainingJob:
+        self._module_params = self._module_params | {"dropout": self.dropout}
+        batches = WindowBatches(
+            encoded,
+            sample_weight,
+            self.vocabulary_,
+            maxlen=self.maxlen,
+            batch_size=self.batch_size,
+            seed=self._seed,
+            epoch=self.n_iter_,
+            # The texts of one call may be too few to count anything.
+            smoothing=not one_pass and len(encoded.ids) <= MAX_SMOOTHED,
+        )
+        # Without the state of the optimizer, go on from the weights alone.
+        state = self._training_state or TrainingState(self.weights_, self.weights_)
+        return TrainingJob(state, batches, self._module_params, epochs, name, report)
+
+    def _trained(
+        self,
+        result: tuple[TrainingState, list[float]] | None,
+        compute: Compute,
+        early_stopping: EarlyStopping | None = None,
+        *,
+        one_pass: bool = False,
+    ) -> Self:
+        """Take over what training led to, if there was any."""
+        self.device_, self.precision_ = str(compute.device), compute.precision
+        if result is not None:
+            self._training_state, loss_curve = result
             self.loss_curve_ = np.append(self.loss_curve_, loss_curve)
             self.n_iter_ = len(self.loss_curve_)
             self.weights_ = self._training_state.average

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback
-from torch import nn
 
 from sklearn_charlstm._device import Compute, reseed
 from sklearn_charlstm._module import Weights
@@ -25,6 +24,8 @@ __all__ = [
     "EpochReport",
     "Interrupted",
     "RunningAverage",
+    "check_finite",
+    "on_device",
 ]
 
 MAX_GRADIENT_NORM = 1.0
@@ -36,22 +37,25 @@ AVERAGE_DECAY = 3
 
 
 class RunningAverage:
-    """The running average of a network's weights: polynomial-decay averaging.
+    """The running average of weights: polynomial-decay averaging.
 
     Parameters
     ----------
-    module : nn.Module
+    parameters : dict of str to tensor
+        The weights.
     average : dict of str to ndarray
         The average so far.
     n_updates : int
         Updates of the weights so far.
     """
 
-    def __init__(self, module: nn.Module, average: Weights, n_updates: int) -> None:
-        self.parameters = dict(module.named_parameters())
+    def __init__(
+        self, parameters: dict[str, Any], average: Weights, n_updates: int
+    ) -> None:
+        self.parameters = parameters
         self.averages = {
             name: torch.tensor(average[name], device=parameter.device)
-            for name, parameter in self.parameters.items()
+            for name, parameter in parameters.items()
         }
         self.n_updates = n_updates
 
@@ -70,6 +74,15 @@ class RunningAverage:
             name: average.cpu().numpy().copy()
             for name, average in self.averages.items()
         }
+
+
+def check_finite(loss: float, name: str, epoch: int) -> None:
+    """Raise an error if the loss of an epoch says that training has diverged."""
+    if not math.isfinite(loss):
+        raise ValueError(
+            f"Training of {name} diverged: the loss is {loss} in epoch {epoch}; use a "
+            "smaller `lr`."
+        )
 
 
 class EpochReport(Callback):
@@ -118,11 +131,7 @@ class EpochReport(Callback):
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         loss = float(self.sum_) / int(self.n_targets_)
         epoch = self.batches.epoch
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"Training of {self.name} diverged: the loss is {loss} in epoch "
-                f"{epoch}; use a smaller `lr`."
-            )
+        check_finite(loss, self.name, epoch)
         net.history.record("train_loss", loss)
         if self.report is not None:
             self.report(epoch, loss)
@@ -157,12 +166,12 @@ class Interrupted(Exception):
     """A KeyboardInterrupt in a guise that skorch does not swallow."""
 
 
-def _on_device(batch: Any, device: torch.device) -> Any:
+def on_device(batch: Any, device: torch.device) -> Any:
     """Return a batch whose arrays are on a device, or will be when they are needed."""
     if isinstance(batch, dict):
-        return {name: _on_device(part, device) for name, part in batch.items()}
+        return {name: on_device(part, device) for name, part in batch.items()}
     if isinstance(batch, tuple):
-        return tuple(_on_device(part, device) for part in batch)
+        return tuple(on_device(part, device) for part in batch)
     if not isinstance(batch, np.ndarray):
         return batch
     tensor = torch.from_numpy(batch)
@@ -213,7 +222,7 @@ class BatchesNet(NeuralNet):
         # skorch's own asks for the loss of every batch, and so waits for the device:
         # a GPU would have nothing to do while the next batch is made.
         for batch in iterator or ():
-            batch = _on_device(batch, self.compute.device)
+            batch = on_device(batch, self.compute.device)
             self.notify("on_batch_begin", batch=batch, training=training)
             step = step_fn(batch, **fit_params)
             self.notify("on_batch_end", batch=batch, training=training, **step)

@@ -17,6 +17,7 @@ __all__ = [
     "Weights",
     "at_least_float32",
     "join_networks",
+    "mean_log_probabilities",
     "split_networks",
     "weight_shapes",
 ]
@@ -76,6 +77,24 @@ def at_least_float32(logits: torch.Tensor) -> torch.Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
+def mean_log_probabilities(logits: torch.Tensor, output: str) -> torch.Tensor:
+    """Turn logits into log-probabilities in nats: the mean of the networks'.
+
+    Parameters
+    ----------
+    logits : tensor of shape (n_networks, ..., n_outputs)
+    output : {'softmax', 'sigmoid'}
+
+    Returns
+    -------
+    log_probabilities : tensor of shape (..., n_outputs)
+    """
+    if output == "sigmoid":
+        logits = F.logsigmoid(logits)
+    log_probabilities = torch.log_softmax(logits, dim=-1)
+    return torch.logsumexp(log_probabilities, dim=0) - math.log(len(logits))
+
+
 class _WindowDropout(nn.Module):
     """Drop the same units at all steps of a window [1]_.
 
@@ -88,10 +107,10 @@ class _WindowDropout(nn.Module):
         self.p = p
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        if not self.training:
+        if not (self.training and self.p):
             return hidden
-        mask = hidden.new_ones(len(hidden), 1, hidden.shape[2])
-        return hidden * F.dropout(mask, self.p)
+        mask = hidden.new_empty(len(hidden), 1, hidden.shape[2])
+        return hidden * mask.bernoulli_(1 - self.p).div_(1 - self.p)
 
 
 class _Network(nn.Module):
@@ -203,10 +222,7 @@ class CharLSTM(nn.Module):
         -------
         log_probabilities : tensor of shape (..., n_outputs)
         """
-        if self.output == "sigmoid":
-            logits = F.logsigmoid(logits)
-        log_probabilities = torch.log_softmax(logits, dim=-1)
-        return torch.logsumexp(log_probabilities, dim=0) - math.log(len(logits))
+        return mean_log_probabilities(logits, self.output)
 
     def numpy_weights(self) -> Weights:
         """Return a copy of the weights."""

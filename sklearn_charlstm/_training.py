@@ -5,7 +5,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +25,14 @@ from sklearn_charlstm._loop import (
 from sklearn_charlstm._module import CharLSTM, Weights
 from sklearn_charlstm._windows import IGNORE, WindowBatches
 
-__all__ = ["EarlyStopping", "TrainingState", "initial_state", "train"]
+__all__ = [
+    "CRITERIA",
+    "EarlyStopping",
+    "TrainingJob",
+    "TrainingState",
+    "initial_state",
+    "train",
+]
 
 
 # What `net_params` may not set, also not in part (`module__dropout`), with the
@@ -72,6 +79,33 @@ class TrainingState:
     average: Weights
     n_updates: int = 0
     optimizer: tuple[str, dict[Any, Any]] | None = None
+
+
+class TrainingJob(NamedTuple):
+    """What is to be done for one language model.
+
+    Attributes
+    ----------
+    state : TrainingState
+        Where to start from.
+    batches : WindowBatches
+    module_params : dict
+        Arguments of `CharLSTM`.
+    epochs : int
+        How many more.
+    name : str
+        What is trained, for messages.
+    report : callable or None
+        Called after each epoch with its number, from 1, and the negative
+        log-likelihood per target in nats.
+    """
+
+    state: TrainingState
+    batches: WindowBatches
+    module_params: dict[str, Any]
+    epochs: int
+    name: str
+    report: Callable[[int, float], None] | None = None
 
 
 @dataclass
@@ -126,6 +160,13 @@ class _BinaryCrossEntropy(nn.Module):
         return losses.sum(dim=-1)
 
 
+# For each kind of output: a criterion and its settings.
+CRITERIA: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
+    "softmax": (nn.CrossEntropyLoss, {"reduction": "none"}),
+    "sigmoid": (_BinaryCrossEntropy, {}),
+}
+
+
 class _Averaging(Callback):
     """Average the weights, from what they were in the state at the start."""
 
@@ -134,7 +175,9 @@ class _Averaging(Callback):
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         self.running_ = RunningAverage(
-            net.module_, self.state.average, self.state.n_updates
+            dict(net.module_.named_parameters()),
+            self.state.average,
+            self.state.n_updates,
         )
 
     def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:
@@ -255,17 +298,12 @@ def initial_state(module_params: dict[str, Any], seed: int) -> TrainingState:
 
 
 def train(
-    state: TrainingState,
-    batches: WindowBatches,
-    module_params: dict[str, Any],
+    job: TrainingJob,
     *,
-    epochs: int,
     lr: float,
     weight_decay: float,
     net_params: dict[str, Any] | None,
     compute: Compute,
-    name: str,
-    report: Callable[[int, float], None] | None = None,
     early_stopping: EarlyStopping | None = None,
 ) -> tuple[TrainingState, list[float]]:
     """Fit one language model by maximum likelihood.
@@ -277,22 +315,11 @@ def train(
 
     Parameters
     ----------
-    state : TrainingState
-        Where to start from.
-    batches : WindowBatches
-    module_params : dict
-        Arguments of `CharLSTM`.
-    epochs : int
-        How many more.
+    job : TrainingJob
     lr, weight_decay : float
     net_params : dict or None
         More settings of the skorch net.
     compute : Compute
-    name : str
-        What is trained, for messages.
-    report : callable or None
-        Called after each epoch with its number, from 1, and the negative
-        log-likelihood per target in nats.
     early_stopping : EarlyStopping or None
         Told of the averaged weights after each epoch; ends the training.
 
@@ -313,6 +340,7 @@ def train(
     .. [3] O. Shamir and T. Zhang, "Stochastic gradient descent for non-smooth
        optimization: convergence results and optimal averaging schemes", ICML 2013.
     """
+    state, batches, module_params, epochs, name, report = job
     # A copy: skorch empties lists of callbacks in place.
     net_params = copy.deepcopy(net_params or {})
     _check_net_params(net_params)
@@ -327,13 +355,10 @@ def train(
     callbacks += net_params.pop("callbacks", [])
     if early_stopping is not None:
         callbacks.append(("stop_early", _StopEarly(early_stopping)))
-    sigmoid = module_params["output"] == "sigmoid"
-    criterion = {
-        "criterion": _BinaryCrossEntropy if sigmoid else nn.CrossEntropyLoss,
-        **({} if sigmoid else {"criterion__reduction": "none"}),
-    }
+    criterion, criterion_settings = CRITERIA[module_params["output"]]
     settings = {
-        **criterion,
+        "criterion": criterion,
+        **{f"criterion__{key}": value for key, value in criterion_settings.items()},
         "optimizer": torch.optim.AdamW,
         "optimizer__weight_decay": weight_decay,
         # Not every optimizer that may be asked for has one kernel for all weights.

@@ -9,7 +9,12 @@ from torch.nn import functional as F
 from sklearn_charlstm import _loop, _training
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._module import CharLSTM
-from sklearn_charlstm._training import EarlyStopping, initial_state, train
+from sklearn_charlstm._training import (
+    EarlyStopping,
+    TrainingJob,
+    initial_state,
+    train,
+)
 from sklearn_charlstm._vocabulary import Vocabulary
 from sklearn_charlstm._windows import WindowBatches
 
@@ -59,10 +64,17 @@ def run(
         "weight_decay": 0.0,
         "net_params": None,
         "compute": CPU,
-        "name": "the model",
     }
-    state = state or initial_state(module_params, seed)
-    return train(state, batches, module_params, **(defaults | settings))
+    settings = defaults | settings
+    job = TrainingJob(
+        state or initial_state(module_params, seed),
+        batches,
+        module_params,
+        settings.pop("epochs"),
+        "the model",
+        settings.pop("report", None),
+    )
+    return train(job, **settings)
 
 
 def assert_equal_weights(one, other, **tolerance):
