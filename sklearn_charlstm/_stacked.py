@@ -78,8 +78,8 @@ def train_stacked(
     the launches of one: on a GPU those are what takes time. A core of a CPU is as fast
     with one model after the other, and faster where they are large.
 
-    Each goes its own way through its epochs; those that have less text are done earlier,
-    and leave.
+    Each goes its own way through its epochs; those that have less text are done
+    earlier, and leave.
 
     Parameters
     ----------
