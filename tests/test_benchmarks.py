@@ -69,6 +69,16 @@ def test_speed_quick(udhr_folder, tmp_path):
         assert abs(float(row["AUC"]) - float(row["AUC bfloat16"])) < 0.02
 
 
+def test_gpu_quick(udhr_folder, tmp_path):
+    command = [sys.executable, BENCHMARKS / "gpu.py", "--quick", "--device", "cpu"]
+    command += ["--data", udhr_folder.parent, "--out", tmp_path]
+    subprocess.run(command, check=True, capture_output=True)
+    for name in ("fit", "scoring"):
+        text = (tmp_path / f"gpu_{name}.csv").read_text()
+        [row] = csv.DictReader(text.splitlines())
+        assert all(float(value) >= 0 for value in row.values())
+
+
 def test_writing_quick(udhr_folder, tmp_path):
     command = [sys.executable, BENCHMARKS / "writing.py", "--quick", "--n-jobs", "1"]
     command += ["--data", udhr_folder.parent, "--out", tmp_path]
