@@ -5,61 +5,33 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
-import joblib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
-from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_charlstm._analysis import Analyzer, analyze, analyze_weighted
 from sklearn_charlstm._archive import Node, damaged
 from sklearn_charlstm._base import TextInputMixin
-from sklearn_charlstm._device import Compute, resolve_compute
-from sklearn_charlstm._module import Weights, weight_shapes
+from sklearn_charlstm._device import resolve_compute
+from sklearn_charlstm._model_training import MAX_SEED, ModelTrainingMixin
+from sklearn_charlstm._module import weight_shapes
 from sklearn_charlstm._persistence import Alphabets, PersistenceMixin
 from sklearn_charlstm._progress import progress_line
 from sklearn_charlstm._scoring import (
-    Model,
     text_log_likelihood,
     token_log_likelihood,
 )
-from sklearn_charlstm._training import (
-    EarlyStopping,
-    TrainingJob,
-    TrainingState,
-    initial_state,
-    train,
-)
-from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
-from sklearn_charlstm._windows import WindowBatches
+from sklearn_charlstm._vocabulary import Vocabulary
 from sklearn_charlstm._writing import WriterMixin
 
 __all__ = ["CharLSTMLanguageModel", "check_no_early_stopping"]
 
-
-# What a model cannot change between two calls if training is to go on.
-_FIXED_AT_START = (
-    "analyzer",
-    "boundaries",
-    "n_networks",
-    "embedding_dim",
-    "hidden_size",
-    "num_layers",
-    "output",
-)
-
-
-# More tokens than that speak for themselves; to count their n-grams takes memory.
-MAX_SMOOTHED = 500_000
-
-MAX_SEED = np.iinfo(np.int32).max
 
 # Of those in a file. No training comes near; sums of products of larger ones could be
 # infinite.
@@ -76,7 +48,12 @@ def check_no_early_stopping(early_stopping: bool) -> None:
 
 
 class CharLSTMLanguageModel(
-    TextInputMixin, PersistenceMixin, WriterMixin, DensityMixin, BaseEstimator
+    ModelTrainingMixin,
+    TextInputMixin,
+    PersistenceMixin,
+    WriterMixin,
+    DensityMixin,
+    BaseEstimator,
 ):
     """Character language model with an LSTM.
 
@@ -271,198 +248,6 @@ class CharLSTMLanguageModel(
         self.verbose = verbose
         self.net_params = net_params
 
-    _training_state: TrainingState | None
-    _validation_fingerprint: str | None
-    validation_loss_curve_: NDArray[np.float64] | None
-
-    def _start(self, vocabulary: Vocabulary) -> None:
-        """Draw the weights that training starts from."""
-        self._lay_out(vocabulary)
-        # One seed for three streams: initial weights, windows, and dropout.
-        self._seed = int(check_random_state(self.random_state).randint(MAX_SEED))
-        self._training_state = initial_state(self._module_params, self._seed)
-        self.weights_ = self._training_state.average
-        self.loss_curve_ = np.empty(0)
-        self.validation_loss_curve_ = None
-        self.n_iter_ = 0
-
-    def _lay_out(self, vocabulary: Vocabulary) -> None:
-        """Set what the networks are made of; they have no weights so far."""
-        self.vocabulary_ = vocabulary
-        self._started_with = {name: getattr(self, name) for name in _FIXED_AT_START}
-        # True is an integer too, but no size to torch.
-        self._module_params = {
-            "n_inputs": vocabulary.n_inputs,
-            "n_outputs": vocabulary.n_outputs,
-            "n_networks": int(self.n_networks),
-            "embedding_dim": int(self.embedding_dim),
-            "hidden_size": int(self.hidden_size),
-            "num_layers": int(self.num_layers),
-            "dropout": self.dropout,
-            "output": self.output,
-        }
-        self._training_state = None
-        self._validation_fingerprint = None
-
-    def _with_weights(self, weights: Weights) -> Self:
-        """Return a copy with other weights, which training goes on from."""
-        model = copy.copy(self)
-        model.weights_ = weights
-        model._training_state = None
-        return model
-
-    def _check_same_networks(self) -> None:
-        """Refuse what was changed and cannot be changed without other networks."""
-        for param, value in self._started_with.items():
-            if getattr(self, param) != value:
-                raise ValueError(
-                    f"`{param}` was {value!r} at the start of training and is now "
-                    f"{getattr(self, param)!r}; the networks are as they were made. "
-                    "Set it back, or fit anew with warm_start=False."
-                )
-
-    def _epochs_to_go(self) -> int:
-        epochs = int(self.epochs) - self.n_iter_
-        if epochs < 0:
-            raise ValueError(
-                f"epochs={self.epochs} is less than the {self.n_iter_} epochs done; "
-                "with warm_start=True it is their total."
-            )
-        return epochs
-
-    def _train(
-        self,
-        encoded: EncodedTexts,
-        sample_weight: NDArray[Any],
-        *,
-        epochs: int,
-        one_pass: bool,
-        name: str = "the language model",
-        report: Callable[[int, float], None] | None = None,
-    ) -> Self:
-        """Train for some more epochs, or once over what may be the first of many."""
-        compute = resolve_compute(self.device, self.precision)
-        early_stopping = None
-        if not self.early_stopping:
-            self.validation_loss_curve_ = None
-        else:
-            encoded, sample_weight, early_stopping = self._set_aside(
-                encoded, sample_weight, compute, name
-            )
-            if early_stopping.stops:
-                epochs = 0
-        known = self._knows_any(encoded)
-        if not (known or one_pass):
-            raise ValueError(
-                f"No character in the texts for {name} is in its alphabet."
-            )
-        result = None
-        if epochs and known:
-            result = train(
-                self._training_job(
-                    encoded, sample_weight, epochs, name, report, one_pass=one_pass
-                ),
-                lr=self.lr,
-                weight_decay=self.weight_decay,
-                net_params=self.net_params,
-                compute=compute,
-                early_stopping=early_stopping,
-            )
-        return self._trained(result, compute, early_stopping, one_pass=one_pass)
-
-    def _knows_any(self, encoded: EncodedTexts) -> bool:
-        """Tell whether any token of some texts is in the alphabet."""
-        return bool((encoded.ids != self.vocabulary_.unknown).any())
-
-    def _training_job(
-        self,
-        encoded: EncodedTexts,
-        sample_weight: NDArray[Any],
-        epochs: int,
-        name: str,
-        report: Callable[[int, float], None] | None,
-        *,
-        one_pass: bool = False,
-    ) -> TrainingJob:
-        self._module_params = self._module_params | {"dropout": self.dropout}
-        batches = WindowBatches(
-            encoded,
-            sample_weight,
-            self.vocabulary_,
-            maxlen=self.maxlen,
-            batch_size=self.batch_size,
-            seed=self._seed,
-            epoch=self.n_iter_,
-            # The texts of one call may be too few to count anything.
-            smoothing=not one_pass and len(encoded.ids) <= MAX_SMOOTHED,
-        )
-        # Without the state of the optimizer, go on from the weights alone.
-        state = self._training_state or TrainingState(self.weights_, self.weights_)
-        return TrainingJob(state, batches, self._module_params, epochs, name, report)
-
-    def _trained(
-        self,
-        result: tuple[TrainingState, list[float]] | None,
-        compute: Compute,
-        early_stopping: EarlyStopping | None = None,
-        *,
-        one_pass: bool = False,
-    ) -> Self:
-        """Take over what training led to, if there was any."""
-        self.device_, self.precision_ = str(compute.device), compute.precision
-        if result is not None:
-            self._training_state, loss_curve = result
-            self.loss_curve_ = np.append(self.loss_curve_, loss_curve)
-            self.n_iter_ = len(self.loss_curve_)
-            self.weights_ = self._training_state.average
-            if early_stopping and early_stopping.best is not None:
-                self.weights_ = early_stopping.best
-                self.validation_loss_curve_ = np.array(early_stopping.curve)
-        if not (one_pass or self.warm_start):
-            self._training_state = None
-        return self
-
-    def _set_aside(
-        self,
-        encoded: EncodedTexts,
-        sample_weight: NDArray[Any],
-        compute: Compute,
-        name: str,
-    ) -> tuple[EncodedTexts, NDArray[Any], EarlyStopping]:
-        """Split off the texts that tell when to stop."""
-        rows = np.flatnonzero(encoded.lengths)
-        if len(rows) < 2:
-            raise ValueError(
-                f"early_stopping=True needs at least two texts that are not empty to "
-                f"train {name}, got {len(rows)}; cut long texts into pieces."
-            )
-        n_validation = round(self.validation_fraction * len(rows))
-        train_rows, validation_rows = train_test_split(
-            rows,
-            test_size=min(max(n_validation, 1), len(rows) - 1),
-            random_state=self._seed,
-        )
-        validation = encoded.take(validation_rows)
-        weights = sample_weight[validation_rows]
-        weights = np.repeat(weights / weights.max(), validation.lengths)
-        # Losses on other texts cannot be compared.
-        fingerprint = joblib.hash([validation, weights])
-        if fingerprint != self._validation_fingerprint:
-            self.validation_loss_curve_ = None
-            self._validation_fingerprint = fingerprint
-
-        def validation_loss(candidate: Weights) -> float:
-            log_likelihood = token_log_likelihood(
-                self._as_scored(candidate), validation, compute
-            )
-            return -float(np.average(log_likelihood, weights=weights))
-
-        early_stopping = EarlyStopping(validation_loss, self.n_iter_no_change)
-        if self.validation_loss_curve_ is not None:
-            early_stopping.curve = self.validation_loss_curve_.tolist()
-            early_stopping.best = self.weights_
-        return encoded.take(train_rows), sample_weight[train_rows], early_stopping
-
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,
@@ -613,9 +398,6 @@ class CharLSTMLanguageModel(
             resolve_compute(self.device, self.precision),
         )
         return log_likelihood, encoded.lengths
-
-    def _as_scored(self, weights: Weights) -> Model:
-        return Model(weights, self._module_params, self.vocabulary_)
 
     def char_log_likelihood(self, X: Collection[Any]) -> list[NDArray[np.float64]]:
         """Compute the log-likelihood of every character given those before it.

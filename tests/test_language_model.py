@@ -6,7 +6,7 @@ import torch
 from sklearn.exceptions import NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
 
-from sklearn_charlstm import CharLSTMLanguageModel, _language_model
+from sklearn_charlstm import CharLSTMLanguageModel, _model_training
 from sklearn_charlstm._smoothing import KneserNey
 from sklearn_charlstm._vocabulary import UNKNOWN_MASS
 
@@ -96,7 +96,7 @@ def test_smoothing_expects_pairs_that_were_never_seen(tiny, output, monkeypatch)
     [row] = estimates.distributions(np.array([3 * 10 + 1]), np.array([2]))
     [scores] = smooth.char_log_likelihood(["xb"])
     assert scores[1] == pytest.approx(np.log(row[vocabulary["b"]]), abs=0.3)
-    monkeypatch.setattr(_language_model, "MAX_SMOOTHED", 0)
+    monkeypatch.setattr(_model_training, "MAX_SMOOTHED", 0)
     rough = CharLSTMLanguageModel(**tiny, boundaries=True).fit(texts)
     assert rough.char_log_likelihood(["xb"])[0][1] < scores[1] - 0.4
 

@@ -6,7 +6,7 @@ import pytest
 from sklearn_charlstm import (
     CharLMLanguageClassifier,
     _discriminative,
-    _language_model,
+    _model_training,
     _scoring,
 )
 
@@ -42,7 +42,7 @@ def as_many_lines(text):
 @pytest.fixture
 def clf(tiny, monkeypatch):
     # What bounded amounts of text take more.
-    monkeypatch.setattr(_language_model, "MAX_SMOOTHED", 0)
+    monkeypatch.setattr(_model_training, "MAX_SMOOTHED", 0)
     monkeypatch.setattr(_discriminative, "MAX_PAIRS", 2**10)
     tiny.update(hidden_size=2, embedding_dim=2, epochs=1, batch_size=2048)
     return CharLMLanguageClassifier(**tiny)

@@ -225,7 +225,7 @@ def test_partial_fit_of_the_same_texts_is_fit(
     estimator, tiny, texts, labels, monkeypatch
 ):
     # But for smoothing and joint training, which only `fit` has.
-    monkeypatch.setattr("sklearn_charlstm._language_model.MAX_SMOOTHED", 0)
+    monkeypatch.setattr("sklearn_charlstm._model_training.MAX_SMOOTHED", 0)
     kwargs = {}
     if estimator is CharLMLanguageClassifier:
         tiny.update(discriminative_epochs=0)

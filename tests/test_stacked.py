@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_charlstm import CharLMLanguageClassifier, _class_models, _stacked
+from sklearn_charlstm import (
+    CharLMLanguageClassifier,
+    _class_models,
+    _stack,
+    _stacked,
+)
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._stacked import can_stack, train_stacked
 from sklearn_charlstm._training import TrainingJob, initial_state, train
@@ -112,7 +117,7 @@ def train_one(k, epochs):
 
 def test_gradients_are_cut_for_each_model(monkeypatch):
     # So small a norm that every gradient is cut.
-    monkeypatch.setattr(_stacked, "MAX_GRADIENT_NORM", 1e-3)
+    monkeypatch.setattr(_stack, "MAX_GRADIENT_NORM", 1e-3)
     monkeypatch.setattr("sklearn_charlstm._training.MAX_GRADIENT_NORM", 1e-3)
     results = train_stacked([make_job(k) for k in range(3)], **HOW, compute=CPU)
     for k, result in enumerate(results):
