@@ -237,6 +237,8 @@ def measure_many(data, codes, lengths, n_characters, repeats, params):
         row = {"characters": length}
         for name, values in times.items():
             row[name] = f"{len(X) * length / median(values) / 1000:.1f}"
+        log_likelihood, _ = clf._evidence(X, BEAM)
+        row["followed"] = f"{np.isfinite(log_likelihood).sum(axis=1).mean():.1f}"
         row["changed"] = f"{np.mean(found['beam'] != found['all']):.5f}"
         for name, labels in found.items():
             row[f"accuracy, {name}"] = f"{np.mean(labels == y):.3f}"
