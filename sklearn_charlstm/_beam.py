@@ -37,8 +37,9 @@ def beam_log_likelihood(
 ) -> NDArray[np.float64]:
     """Compute log p(text) under the models that look likely at first.
 
-    Beam pruning [1]_, with the fast match [2]_ before the search: a model reads a text
-    if `first_look`, which takes next to no time, is within `beam` of the best.
+    Beam pruning [1]_, with a fast match [2]_ before the search: a model reads a text
+    if by `first_look` it is within `beam` of the best. A look costs as much as to read
+    each different token once.
 
     Parameters
     ----------

@@ -91,6 +91,9 @@ class ClassModelsMixin(BaseEstimator):
     batch_size: int
     lr: float
     weight_decay: float
+    num_layers: int
+    early_stopping: bool
+    net_params: dict[str, Any] | None
     boundaries: bool
     analyzer: Analyzer
     discriminative_epochs: int | Literal["auto"]
@@ -363,6 +366,7 @@ class ClassModelsMixin(BaseEstimator):
             compute.device.type not in _STACKING_DEVICES
             or self.early_stopping
             or self.net_params is not None
+            or self.num_layers > 1
         ):
             return None
         jobs = []

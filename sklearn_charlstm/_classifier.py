@@ -139,7 +139,8 @@ class CharLMLanguageClassifier(
         each on one core. None means 1 unless in a :obj:`joblib.parallel_config`
         context, -1 all cores. The result does not depend on it. On a CUDA device `fit`
         trains all models in one step, without early stopping, `net_params` and a second
-        layer; there it counts in what comes after.
+        layer, and where no class has more than 500,000 characters; there it counts in
+        what comes after.
     random_state : int, RandomState instance or None, default=None
         Seed of weights, windows, dropout and validation texts. An int gives the same
         model in every `fit` on the same machine.
@@ -148,7 +149,7 @@ class CharLMLanguageClassifier(
     net_params : dict, default=None
         More settings of the :class:`skorch.NeuralNet`, such as ``optimizer`` or
         ``callbacks``. Each call of `fit` starts the callbacks anew, also where
-        training goes on.
+        training goes on. The history has the loss of every epoch, not of every batch.
 
     Attributes
     ----------
@@ -681,6 +682,8 @@ class CharLMLanguageClassifier(
         what = models, encoded, self.vocabulary_, compute
         if beam is None:
             return text_log_likelihood(*what, self.n_jobs), weight
+        # It may have been set since `fit`.
+        self._validate_params()
         offsets = self.class_log_prior_ / weight[:, None]
         log_likelihood = beam_log_likelihood(
             *what, beam=beam, offsets=offsets, n_jobs=self.n_jobs

@@ -123,7 +123,7 @@ class CharLSTMLanguageModel(
     net_params : dict, default=None
         More settings of the :class:`skorch.NeuralNet`, such as ``optimizer`` or
         ``callbacks``. Each call of `fit` starts the callbacks anew, also where
-        training goes on.
+        training goes on. The history has the loss of every epoch, not of every batch.
 
     Attributes
     ----------

@@ -175,10 +175,10 @@ def on_device(batch: Any, device: torch.device) -> Any:
     if not isinstance(batch, np.ndarray):
         return batch
     tensor = torch.from_numpy(batch)
-    if device.type == "cuda":
-        # Only from pinned memory does a copy not wait for all that came before it.
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    if device.type != "cuda":
+        return tensor.to(device)
+    # Only from pinned memory does a copy not wait for all that came before it.
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 class BatchesNet(NeuralNet):
@@ -219,12 +219,13 @@ class BatchesNet(NeuralNet):
         step_fn: Callable[..., Any],
         **fit_params: Any,
     ) -> None:
-        # skorch's own asks for the loss of every batch, and so waits for the device:
-        # a GPU would have nothing to do while the next batch is made.
+        # skorch's own records the loss of every batch, and so waits for the device: a
+        # GPU would have nothing to do while the next batch is made.
         for batch in iterator or ():
             batch = on_device(batch, self.compute.device)
             self.notify("on_batch_begin", batch=batch, training=training)
             step = step_fn(batch, **fit_params)
+            self.history.record_batch(f"{prefix}_batch_size", len(batch[1][0]))
             self.notify("on_batch_end", batch=batch, training=training, **step)
 
     notifying_: str | None = None

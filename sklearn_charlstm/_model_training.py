@@ -151,9 +151,7 @@ class ModelTrainingMixin:
         """Train for some more epochs, or once over what may be the first of many."""
         compute = resolve_compute(self.device, self.precision)
         early_stopping = None
-        if not self.early_stopping:
-            self.validation_loss_curve_ = None
-        else:
+        if self.early_stopping:
             encoded, sample_weight, early_stopping = self._set_aside(
                 encoded, sample_weight, compute, name
             )
@@ -218,6 +216,8 @@ class ModelTrainingMixin:
     ) -> Self:
         """Take over what training led to, if there was any."""
         self.device_, self.precision_ = str(compute.device), compute.precision
+        if early_stopping is None:
+            self.validation_loss_curve_ = None
         if result is not None:
             self._training_state, loss_curve = result
             self.loss_curve_ = np.append(self.loss_curve_, loss_curve)

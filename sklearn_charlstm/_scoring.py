@@ -164,12 +164,16 @@ class Networks:
             self._input[previous], return_index=True, return_inverse=True
         )
         inputs = previous[one]
+        order = np.argsort(number, kind="stable")
         scores = np.empty(len(targets))
         n_logits = len(self._initial) * self._upwards[-1][0].shape[2]
         n_inputs = max(1, MAX_LOGITS // n_logits)
         for begin in range(0, len(inputs), n_inputs):
             part = inputs[begin : begin + n_inputs]
-            pairs = np.flatnonzero((begin <= number) & (number < begin + len(part)))
+            first_pair, end = np.searchsorted(
+                number, [begin, begin + len(part)], sorter=order
+            )
+            pairs = order[first_pair:end]
             # The first two histories are those before a token.
             history = np.where(previous[pairs] == first, 0, number[pairs] - begin + 2)
             source = [np.zeros(2, dtype=np.int64), np.ones_like(part)]

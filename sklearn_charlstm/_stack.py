@@ -7,30 +7,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from sklearn_charlstm._loop import MAX_GRADIENT_NORM
-from sklearn_charlstm._module import (
-    Weights,
-    at_least_float32,
-    join_networks,
-    split_networks,
-)
-from sklearn_charlstm._training import TrainingState
+from sklearn_charlstm._module import Weights, at_least_float32, split_networks
 
 __all__ = ["Stack"]
 
 # The logit of a padded output. Not -inf, which times a probability of 0 is NaN.
 _NEVER = -1e30
 
-# Of AdamW.
-_MOMENTS = ("exp_avg", "exp_avg_sq")
-
 
 class Stack:
-    """The networks of several models as one tensor for each weight.
+    """The networks of several models, of one layer, read in one pass.
 
-    First come the first networks of all models, then the second ones and so on.
     Alphabets are padded to the size of the largest.
 
     Parameters
@@ -43,8 +34,12 @@ class Stack:
 
     Attributes
     ----------
-    weights : dict of str to tensor
-        By the names of a `CharLSTM` of one network.
+    models : list of n_models dicts of str to Parameter
+        The weights of each model, by the names of its `CharLSTM`: parts of the tensors
+        of all, where they can be changed.
+    n_outputs : int
+        Of the largest alphabet.
+    output : {'softmax', 'sigmoid'}
     """
 
     def __init__(
@@ -53,126 +48,61 @@ class Stack:
         weights: Sequence[Weights],
         device: torch.device,
     ) -> None:
-        self._params = module_params
+        params = module_params[0]
+        self.output = params["output"]
+        self._n_networks = params["n_networks"]
+        self._dropout = params["dropout"]
+        self._hidden_size = params["hidden_size"]
         self._device = device
-        self._shape = (module_params[0]["n_networks"], len(module_params))
-        self._names = [*weights[0]]
-        self.output = module_params[0]["output"]
-        self.weights = {
-            name: torch.from_numpy(values).to(device).requires_grad_()
-            for name, values in self.stacked(weights).items()
+        networks = [part for of_model in weights for part in split_networks(of_model)]
+        self._tensors = {
+            name: _padded([network[name] for network in networks]).to(device)
+            for name in networks[0]
         }
-        sizes = [params["n_outputs"] for params in module_params]
-        self.n_outputs = max(sizes)
-        padding = np.arange(self.n_outputs) >= np.array(sizes)[:, None]
-        self._padding = torch.from_numpy(np.where(padding, _NEVER, 0)).float()
-        self._padding = self._padding[:, None, None].to(device)
-
-    def stacked(self, weights: Sequence[Weights]) -> Weights:
-        """Return the weights of all networks as one array for each name."""
-        by_model = map(split_networks, weights)
-        networks = [network for ones in zip(*by_model, strict=True) for network in ones]
-        stacks = {}
-        for name in networks[0]:
-            arrays = [network[name] for network in networks]
-            length = max(map(len, arrays))
-            stacks[name] = np.zeros(
-                (len(arrays), length, *arrays[0].shape[1:]), dtype=np.float32
-            )
-            for row, array in zip(stacks[name], arrays, strict=True):
-                row[: len(array)] = array
-        return stacks
-
-    def unstacked(self, stacks: dict[str, torch.Tensor]) -> list[Weights]:
-        """Return the weights of each model."""
-        n_networks, n_models = self._shape
-        arrays = {name: stack.detach().cpu().numpy() for name, stack in stacks.items()}
-        models = []
-        for k, params in enumerate(self._params):
-            lengths = {
-                "networks.0.embedding.weight": params["n_inputs"],
-                "networks.0.linear.weight": params["n_outputs"],
-                "networks.0.linear.bias": params["n_outputs"],
-            }
-            networks = [
-                {
-                    name: values[i * n_models + k, : lengths.get(name)].copy()
-                    for name, values in arrays.items()
-                }
-                for i in range(n_networks)
-            ]
-            models.append(join_networks(networks))
-        return models
-
-    def load_moments(
-        self, optimizer: torch.optim.Optimizer, states: Sequence[TrainingState]
-    ) -> None:
-        """Let AdamW go on from where it was with each model, if it was."""
-        moments = [state.optimizer[1] for state in states if state.optimizer]
-        if not moments:
-            return
-        by_key = {
-            key: self.stacked(
-                [
-                    {
-                        name: values[key].numpy()
-                        for name, values in zip(
-                            self._names, of_model.values(), strict=True
-                        )
-                    }
-                    for of_model in moments
-                ]
-            )
-            for key in _MOMENTS
-        }
-        for name, weight in self.weights.items():
-            optimizer.state[weight] = {
-                "step": moments[0][0]["step"].to(self._device, copy=True),
-                **{
-                    key: torch.from_numpy(by_key[key][name]).to(self._device)
-                    for key in _MOMENTS
-                },
-            }
-
-    def moments(self, optimizer: torch.optim.Optimizer) -> list[dict[Any, Any]]:
-        """Return the state of AdamW for each model, by number of the weight."""
-        states = {name: optimizer.state[w] for name, w in self.weights.items()}
-        [step, *_] = [state["step"].cpu() for state in states.values()]
-        by_key = {
-            key: self.unstacked({name: state[key] for name, state in states.items()})
-            for key in _MOMENTS
-        }
-        return [
-            {
-                number: {
-                    "step": step.clone(),
-                    **{key: torch.from_numpy(by_key[key][k][name]) for key in _MOMENTS},
-                }
-                for number, name in enumerate(self._names)
-            }
-            for k in range(len(self._params))
-        ]
+        self.models: list[dict[str, nn.Parameter]] = []
+        # Of each weight of a model: itself, its tensor, its place there.
+        self._parts: list[list[tuple[nn.Parameter, torch.Tensor, Any]]] = []
+        for k, of_model in enumerate(weights):
+            self.models.append({})
+            self._parts.append([])
+            for name, values in of_model.items():
+                _, number, weight = name.split(".", 2)
+                tensor = self._tensors[f"networks.0.{weight}"]
+                place = k * self._n_networks + int(number), slice(len(values))
+                part = nn.Parameter(tensor[place])
+                self.models[-1][name] = part
+                self._parts[-1].append((part, tensor, place))
+        for tensor in self._tensors.values():
+            tensor.requires_grad_()
+        sizes = np.array([params["n_outputs"] for params in module_params])
+        self.n_outputs = int(sizes.max())
+        is_padding = np.arange(self.n_outputs) >= sizes[:, None]
+        padding = torch.from_numpy(np.where(is_padding, _NEVER, 0)).float()
+        self._padding = padding[:, None, None, None].to(device)
 
     def dropout_masks(
         self, n_windows: Sequence[int], generators: Sequence[torch.Generator]
     ) -> torch.Tensor | None:
-        """Draw what `CharLSTM` would draw for each model by itself.
+        """Draw what the `CharLSTM` of each model would draw by itself.
+
+        Parameters
+        ----------
+        n_windows : sequence of int
+            Of the first models.
+        generators : sequence of torch.Generator
 
         Returns
         -------
-        masks : tensor of shape (n_networks * n_models, n_windows, 1, hidden_size)
+        masks : tensor of shape (n_models * n_networks, n_windows, 1, hidden_size)
+            None without dropout.
         """
-        params = self._params[0]
-        keep = 1 - params["dropout"]
+        keep = 1 - self._dropout
         if keep == 1:
             return None
-        masks = torch.zeros(
-            *self._shape, max(n_windows), 1, params["hidden_size"], device=self._device
-        )
-        for of_models in masks:
-            for mask, n, generator in zip(
-                of_models, n_windows, generators, strict=True
-            ):
+        shape = (len(n_windows), self._n_networks, max(n_windows), 1, self._hidden_size)
+        masks = torch.zeros(shape, device=self._device)
+        for of_model, n, generator in zip(masks, n_windows, generators, strict=True):
+            for mask in of_model:
                 mask[:n].bernoulli_(keep, generator=generator)
         return masks.flatten(0, 1).div_(keep)
 
@@ -182,50 +112,71 @@ class Stack:
         Parameters
         ----------
         inputs : tensor of shape (n_models, n_windows, n_steps), int64
+            Of the first models.
         masks : tensor or None
             From `dropout_masks`.
 
         Returns
         -------
-        logits : tensor of shape (n_networks, n_models, n_windows, n_steps, n_outputs)
+        logits : tensor of shape (n_models, n_networks, n_windows, n_steps, n_outputs)
             Of float32.
         """
-        embedding, input_weight, recurrent, *biases, output_weight, output_bias = (
-            self.weights.values()
+        n_models, n_windows, n_steps = inputs.shape
+        n_rows = n_models * self._n_networks
+        embedding, of_input, of_state, input_bias, state_bias, output, output_bias = (
+            tensor[:n_rows] for tensor in self._tensors.values()
         )
-        n_windows, n_steps = inputs.shape[1:]
         # Every network has its own rows in the one table of all.
-        first_row = torch.arange(len(embedding), device=self._device)
-        first_row = first_row.view(*self._shape, 1, 1) * embedding.shape[1]
-        embedded = F.embedding(inputs + first_row, embedding.flatten(0, 1))
+        first_row = torch.arange(n_rows, device=self._device) * embedding.shape[1]
+        rows = inputs[:, None] + first_row.view(n_models, self._n_networks, 1, 1)
+        embedded = F.embedding(rows, embedding.flatten(0, 1))
         # (networks, steps * windows, embedding)
         embedded = embedded.flatten(0, 1).transpose(1, 2).flatten(1, 2)
-        bias_of_input, bias_of_state = biases
-        bias = (bias_of_input + bias_of_state)[:, None]
-        gates = torch.baddbmm(bias, embedded, input_weight.mT)
-        hidden = _lstm(gates.unflatten(1, (n_steps, n_windows)), recurrent.mT)
+        bias = (input_bias + state_bias)[:, None]
+        gates = torch.baddbmm(bias, embedded, of_input.mT)
+        hidden = _lstm(gates.unflatten(1, (n_steps, n_windows)), of_state.mT)
         if masks is not None:
             hidden = hidden * masks
-        logits = torch.baddbmm(
-            output_bias[:, None], hidden.flatten(1, 2), output_weight.mT
-        )
-        return (
-            at_least_float32(logits).view(*self._shape, n_windows, n_steps, -1)
-            + self._padding
-        )
+        logits = torch.baddbmm(output_bias[:, None], hidden.flatten(1, 2), output.mT)
+        logits = at_least_float32(logits)
+        shape = (n_models, self._n_networks, n_windows, n_steps, self.n_outputs)
+        return logits.view(shape) + self._padding[:n_models]
 
-    def clip_gradients(self) -> None:
-        """Cut the gradients of each model to norm `MAX_GRADIENT_NORM`."""
+    def backward(self, loss: torch.Tensor, n_models: int) -> None:
+        """Compute the gradients of the first models, each cut to its norm.
+
+        Parameters
+        ----------
+        loss : tensor of shape ()
+            The sum of the losses of the models.
+        n_models : int
+            The others have no gradients then.
+        """
+        for tensor in self._tensors.values():
+            tensor.grad = None
+        loss.backward()
         gradients = [
-            weight.grad.view(*self._shape, -1)
-            for weight in self.weights.values()
-            if weight.grad is not None
+            tensor.grad.view(len(self.models), -1)
+            for tensor in self._tensors.values()
+            if tensor.grad is not None
         ]
-        squares = [gradient.square().sum(dim=(0, 2)) for gradient in gradients]
+        squares = [gradient.square().sum(dim=1) for gradient in gradients]
         norms = torch.stack(squares).sum(dim=0).sqrt()
         shares = (MAX_GRADIENT_NORM / (norms + 1e-6)).clamp(max=1)
         for gradient in gradients:
             gradient.mul_(shares[:, None])
+        for k, parts in enumerate(self._parts):
+            for part, tensor, place in parts:
+                part.grad = tensor.grad[place] if k < n_models else None  # type: ignore[index]
+
+
+def _padded(arrays: Sequence[np.ndarray]) -> torch.Tensor:
+    """Put arrays of other lengths into one tensor, with zeros at their ends."""
+    longest = max(map(len, arrays))
+    stacked = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), dtype=np.float32)
+    for row, array in zip(stacked, arrays, strict=True):
+        row[: len(array)] = array
+    return torch.from_numpy(stacked)
 
 
 def _lstm(gates: torch.Tensor, recurrent: torch.Tensor) -> torch.Tensor:
@@ -241,13 +192,17 @@ def _lstm(gates: torch.Tensor, recurrent: torch.Tensor) -> torch.Tensor:
     -------
     hidden : tensor of shape (n_networks, n_windows, n_steps, hidden_size)
     """
-    hidden, cell, steps = None, None, []
+    # autocast would do it at every step.
+    recurrent = recurrent.to(gates.dtype)
+    shape = (len(gates), gates.shape[2], recurrent.shape[1])
+    hidden = gates.new_zeros(shape)
+    # A sum over all steps: float32 whatever the gates are.
+    cell = gates.new_zeros(shape, dtype=torch.float32)
+    steps = []
     for gates_of_step in gates.unbind(1):
-        if hidden is not None:
-            gates_of_step = torch.baddbmm(gates_of_step, hidden, recurrent)
-        take_in, keep, candidate, give_out = gates_of_step.chunk(4, dim=2)
-        added = take_in.sigmoid() * candidate.tanh()
-        cell = added if cell is None else keep.sigmoid() * cell + added
-        hidden = give_out.sigmoid() * cell.tanh()
+        both = torch.baddbmm(gates_of_step, hidden, recurrent)
+        take_in, keep, candidate, give_out = both.chunk(4, dim=2)
+        cell = keep.sigmoid() * cell + take_in.sigmoid() * candidate.tanh()
+        hidden = (give_out.sigmoid() * cell.tanh()).to(gates.dtype)
         steps.append(hidden)
     return torch.stack(steps, dim=2)

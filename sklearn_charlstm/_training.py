@@ -31,6 +31,7 @@ __all__ = [
     "TrainingJob",
     "TrainingState",
     "initial_state",
+    "on_cpu",
     "train",
 ]
 
@@ -267,7 +268,7 @@ def _name(optimizer: torch.optim.Optimizer) -> str:
     return type(optimizer).__qualname__
 
 
-def _on_cpu(optimizer_state: dict[str, Any]) -> dict[Any, Any]:
+def on_cpu(optimizer_state: dict[str, Any]) -> dict[Any, Any]:
     """Return the state of an optimizer by parameter where it loads on any machine."""
     return {
         index: {
@@ -387,6 +388,6 @@ def train(
         weights=net.module_.numpy_weights(),
         average=averaging.running_.weights(),
         n_updates=averaging.running_.n_updates,
-        optimizer=(_name(optimizer), _on_cpu(optimizer.state_dict())),
+        optimizer=(_name(optimizer), on_cpu(optimizer.state_dict())),
     )
     return state, net.history[:, "train_loss"]

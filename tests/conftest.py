@@ -58,12 +58,15 @@ def _short_joint_training(monkeypatch):
 
 
 class WaitsCounted(TorchDispatchMode):
-    """Counts how often a number is asked of a tensor: there a GPU is waited for."""
+    """Counts how often a tensor is asked for a number: there a GPU is waited for."""
 
     n_waits = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.n_waits += func is torch.ops.aten._local_scalar_dense.default
+        self.n_waits += func in (
+            torch.ops.aten._local_scalar_dense.default,
+            torch.ops.aten.nonzero.default,
+        )
         return func(*args, **(kwargs or {}))
 
 

@@ -152,6 +152,8 @@ def test_beam_is_for_predict_only(clf):
 def test_a_class_without_a_text_is_not_followed(tiny):
     clf = CharLMLanguageClassifier(**tiny, class_prior="empirical", beam=8.0)
     clf.partial_fit(["aba", "bab"], ["a", "b"], classes=["a", "b", "c"])
+    log_likelihood, _ = clf._evidence(["ab", "", "cc"], beam=1e6)
+    assert np.isfinite(log_likelihood).tolist() == [[True, True, False]] * 3
     assert set(clf.predict(["ab", "", "cc"])) <= {"a", "b"}
 
 
@@ -164,10 +166,13 @@ def test_prior_counts_in_the_beam(clf):
         assert set(clf.predict(["the", "chien", "hund"])) == {label}
 
 
-@pytest.mark.parametrize("beam", [0, -1.0, np.inf, "8"])
+@pytest.mark.parametrize("beam", [0, -1.0, np.inf, np.nan, "8"])
 def test_a_beam_that_is_none(clf, texts, labels, beam):
+    clf.set_params(beam=beam)
     with pytest.raises(ValueError, match="'beam' parameter"):
-        clf.set_params(beam=beam).fit(texts, labels)
+        clf.predict(X)
+    with pytest.raises(ValueError, match="'beam' parameter"):
+        clf.fit(texts, labels)
 
 
 def test_files_have_it(clf, tmp_path):

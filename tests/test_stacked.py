@@ -10,7 +10,12 @@ from sklearn_charlstm import (
 )
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._stacked import can_stack, train_stacked
-from sklearn_charlstm._training import TrainingJob, initial_state, train
+from sklearn_charlstm._training import (
+    TrainingJob,
+    TrainingState,
+    initial_state,
+    train,
+)
 from sklearn_charlstm._vocabulary import Vocabulary
 from sklearn_charlstm._windows import WindowBatches
 
@@ -73,7 +78,7 @@ def assert_same(one, other):
             torch.testing.assert_close(value, expected_value, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("max_networks", [256, 4, 1])
+@pytest.mark.parametrize("max_logits", [2**27, 1000, 1])
 @pytest.mark.parametrize(
     "params",
     [
@@ -82,8 +87,8 @@ def assert_same(one, other):
         {"output": "sigmoid"},
     ],
 )
-def test_each_is_trained_as_by_itself(monkeypatch, params, max_networks):
-    monkeypatch.setattr(_stacked, "MAX_NETWORKS", max_networks)
+def test_each_is_trained_as_by_itself(monkeypatch, params, max_logits):
+    monkeypatch.setattr(_stacked, "MAX_LOGITS", max_logits)
     seen = [[] for _ in TEXTS]
     jobs = [
         make_job(k, lambda *args, to=to: to.append(args), **params)
@@ -100,14 +105,20 @@ def test_each_is_trained_as_by_itself(monkeypatch, params, max_networks):
         assert list(losses) == result[1]
 
 
-def test_training_goes_on(monkeypatch):
-    states = [train_one(k, epochs=2)[0] for k in (0, 0)]
-    jobs = [make_job(0, epochs=2, epoch=2, state=state) for state in states]
+@pytest.mark.parametrize("stacked_before", [True, False])
+def test_training_goes_on(stacked_before):
+    numbers = range(len(TEXTS))
+    if stacked_before:
+        jobs = [make_job(k, epochs=2) for k in numbers]
+        before = train_stacked(jobs, **HOW, compute=CPU)
+    else:
+        before = [train_one(k, epochs=2) for k in numbers]
+    jobs = [make_job(k, epochs=2, epoch=2, state=before[k][0]) for k in numbers]
+    # They have another number of updates behind them.
     assert can_stack(jobs)
-    result, same = train_stacked(jobs, **HOW, compute=CPU)
-    assert_same(result, same)
-    state, losses = train_one(0, epochs=4)
-    assert_same(result, (state, losses[2:]))
+    for k, result in enumerate(train_stacked(jobs, **HOW, compute=CPU)):
+        state, losses = train_one(k, epochs=4)
+        assert_same(result, (state, losses[2:]))
 
 
 def train_one(k, epochs):
@@ -130,12 +141,10 @@ def test_gradients_are_cut_for_each_model(monkeypatch):
         {"hidden_size": 9},
         {"epochs": 5},
         {"output": "sigmoid"},
-        {"state": "trained"},
+        {"epoch": 1},
     ],
 )
 def test_others_are_not_trained_together(other):
-    if "state" in other:
-        other = {"state": train_one(1, epochs=1)[0]}
     assert not can_stack([make_job(0), make_job(1, **other)])
     assert can_stack([make_job(0), make_job(1)])
 
@@ -145,13 +154,8 @@ def test_deep_ones_and_texts_without_estimates_are_not():
     jobs = [make_job(k) for k in range(2)]
     jobs[1].batches.estimates = None
     assert not can_stack(jobs)
-    state = jobs[0].state
-    [trained] = train_stacked([make_job(0)], **HOW, compute=CPU)
-    sgd = [
-        make_job(k, state=trained[0].__class__(state.weights, state.average, 4, o))
-        for k, o in enumerate([("SGD", {}), ("SGD", {})])
-    ]
-    assert not can_stack(sgd)
+    state = TrainingState(jobs[0].state.weights, jobs[0].state.average, 4, ("SGD", {}))
+    assert not can_stack([make_job(0, state=state)])
 
 
 def test_no_batch_waits_for_the_device(waits_counted, monkeypatch):
@@ -161,13 +165,15 @@ def test_no_batch_waits_for_the_device(waits_counted, monkeypatch):
         with waits_counted() as counted:
             train_stacked([make_job(0), make_job(0)], **HOW, compute=CPU)
         counts.append(counted.n_waits)
-    assert counts[0] == counts[1] > 0
+    assert counts == [0, 0]
 
 
-def test_divergence_says_which(monkeypatch):
-    jobs = [make_job(k) for k in range(2)]
-    with pytest.raises(ValueError, match=r"Training of model [01] diverged"):
-        train_stacked(jobs, lr=1e38, weight_decay=0.0, compute=CPU)
+def test_divergence_says_which():
+    jobs = [make_job(k) for k in range(3)]
+    weights = jobs[1].state.weights
+    weights["networks.1.linear.bias"][:] = np.nan
+    with pytest.raises(ValueError, match="Training of model 1 diverged"):
+        train_stacked(jobs, **HOW, compute=CPU)
 
 
 def test_bfloat16_is_close():
@@ -178,7 +184,8 @@ def test_bfloat16_is_close():
             make_job(k), **HOW, net_params=None, compute=half
         )
         np.testing.assert_allclose(losses, expected_losses, rtol=0.01)
-        assert state.weights.keys() == expected.weights.keys()
+        for name, values in state.average.items():
+            np.testing.assert_allclose(values, expected.average[name], atol=0.05)
 
 
 @pytest.fixture
@@ -227,6 +234,14 @@ def test_warm_start_and_partial_fit(clf, monkeypatch):
     monkeypatch.setattr(_class_models, "_STACKING_DEVICES", ("cpu",))
     again.fit(X, Y).set_params(epochs=5).fit(X, Y)
     np.testing.assert_allclose(again.log_likelihood(X), expected, rtol=1e-4)
+    # One that came from early stopping forgets its curve.
+    for devices in ((), ("cpu",)):
+        monkeypatch.setattr(_class_models, "_STACKING_DEVICES", devices)
+        stopped = CharLMLanguageClassifier(**clf.get_params())
+        stopped.set_params(early_stopping=True, epochs=1).fit(X, Y)
+        stopped.set_params(early_stopping=False, epochs=2).fit(X, Y)
+        curves = [model.validation_loss_curve_ for model in stopped.language_models_]
+        assert curves == [None] * 3
     # Nothing to do, and nothing known.
     again.fit(X, Y)
     with pytest.raises(ValueError, match="No character in the texts"):
@@ -240,6 +255,8 @@ def test_warm_start_and_partial_fit(clf, monkeypatch):
 def test_on_a_gpu(dropout):
     cuda = Compute(torch.device("cuda"), torch.float32)
     jobs = [make_job(k, dropout=dropout) for k in range(3)]
-    for k, result in enumerate(train_stacked(jobs, **HOW, compute=cuda)):
-        job = make_job(k, dropout=dropout)
-        assert_same(result, train(job, **HOW, net_params=None, compute=cuda))
+    # As it is by default, cuDNN rounds the factors of products to 10 bits.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        for k, result in enumerate(train_stacked(jobs, **HOW, compute=cuda)):
+            job = make_job(k, dropout=dropout)
+            assert_same(result, train(job, **HOW, net_params=None, compute=cuda))
