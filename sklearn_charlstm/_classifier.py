@@ -133,7 +133,7 @@ class CharLMLanguageClassifier(
     precision : {'float32', 'bfloat16', 'auto'}, default='float32'
         'bfloat16' multiplies matrices with 8 significant bits, in training and in
         scoring; weights and sums stay float32. 'auto' does so where the device has
-        units for it: processors with AVX-512 BF16 or AMX, GPUs since Ampere.
+        units for it: processors with AMX, GPUs since Ampere.
     n_jobs : int, default=None
         Models trained at the same time, and in prediction scoring at the same time,
         each on one core. None means 1 unless in a :obj:`joblib.parallel_config`
