@@ -6,6 +6,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sklearn_charlstm._module import CharLSTM
+from sklearn_charlstm._scoring import Model
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -73,3 +76,26 @@ class WaitsCounted(TorchDispatchMode):
 @pytest.fixture
 def waits_counted():
     return WaitsCounted
+
+
+@pytest.fixture
+def random_model():
+    """Return a function that makes a language model of random weights."""
+
+    def make(vocabulary, seed):
+        params = {
+            "n_inputs": vocabulary.n_inputs,
+            "n_outputs": vocabulary.n_outputs,
+            "n_networks": 2,
+            "embedding_dim": 3,
+            "hidden_size": 5,
+            "num_layers": 2,
+            "dropout": 0.5,
+            "output": "softmax",
+        }
+        torch.manual_seed(seed)
+        state = CharLSTM(**params).state_dict()
+        weights = {key: 3 * value.numpy() for key, value in state.items()}
+        return Model(weights, params, vocabulary)
+
+    return make

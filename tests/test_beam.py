@@ -6,7 +6,7 @@ from sklearn_charlstm import CharLMLanguageClassifier, _beam, _scoring
 from sklearn_charlstm._beam import beam_log_likelihood, first_look
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._module import CharLSTM
-from sklearn_charlstm._scoring import Model, text_log_likelihood
+from sklearn_charlstm._scoring import text_log_likelihood
 from sklearn_charlstm._vocabulary import Vocabulary
 
 CPU = Compute(torch.device("cpu"), torch.float32)
@@ -14,25 +14,8 @@ CPU = Compute(torch.device("cpu"), torch.float32)
 TEXTS = ["abcab", "", "c", "bbbb", "a?b", "?", "cabcabcbacab", "xyxab", ""]
 
 
-def random_model(vocabulary, seed):
-    params = {
-        "n_inputs": vocabulary.n_inputs,
-        "n_outputs": vocabulary.n_outputs,
-        "n_networks": 2,
-        "embedding_dim": 3,
-        "hidden_size": 5,
-        "num_layers": 2,
-        "dropout": 0.5,
-        "output": "softmax",
-    }
-    torch.manual_seed(seed)
-    state = CharLSTM(**params).state_dict()
-    weights = {key: 3 * value.numpy() for key, value in state.items()}
-    return Model(weights, params, vocabulary)
-
-
 @pytest.fixture(params=[True, False], ids=["boundaries", "fragments"])
-def models(request):
+def models(request, random_model):
     common = Vocabulary(["abcxy"], "char", request.param)
     return [
         random_model(Vocabulary([letters], "char", request.param, common), seed)

@@ -7,11 +7,7 @@ import torch
 from sklearn_charlstm import _scoring
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._module import CharLSTM
-from sklearn_charlstm._scoring import (
-    Model,
-    text_log_likelihood,
-    token_log_likelihood,
-)
+from sklearn_charlstm._scoring import text_log_likelihood, token_log_likelihood
 from sklearn_charlstm._vocabulary import Vocabulary
 
 # Equal ones, prefixes of others, and long ones that part late.
@@ -21,22 +17,8 @@ CPU = Compute(torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture(params=[True, False], ids=["boundaries", "fragments"])
-def model(request):
-    vocabulary = Vocabulary(["abc"], "char", request.param)
-    params = {
-        "n_inputs": vocabulary.n_inputs,
-        "n_outputs": vocabulary.n_outputs,
-        "n_networks": 2,
-        "embedding_dim": 3,
-        "hidden_size": 5,
-        "num_layers": 2,
-        "dropout": 0.5,
-        "output": "softmax",
-    }
-    torch.manual_seed(0)
-    state = CharLSTM(**params).state_dict()
-    weights = {key: 3 * value.numpy() for key, value in state.items()}
-    return Model(weights, params, vocabulary)
+def model(request, random_model):
+    return random_model(Vocabulary(["abc"], "char", request.param), 0)
 
 
 def score(model, texts):
