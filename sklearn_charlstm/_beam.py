@@ -43,17 +43,12 @@ def beam_log_likelihood(
 
     Parameters
     ----------
-    models : list of n_models Model
-    encoded : EncodedTexts
-    vocabulary : Vocabulary
-        What the texts are encoded with: the common alphabet.
-    compute : Compute
+    models, encoded, vocabulary, compute, n_jobs
+        As of `text_log_likelihood`.
     beam : float
         In nats.
     offsets : ndarray of shape (n_texts, n_models)
         What the models are ahead by before they read, in nats.
-    n_jobs : int or None
-        Models that score at the same time, each in a thread.
 
     Returns
     -------
@@ -87,7 +82,7 @@ def first_look(
     Parameters
     ----------
     models, encoded, vocabulary, compute, n_jobs
-        As of `beam_log_likelihood`.
+        As of `text_log_likelihood`.
 
     Returns
     -------

@@ -113,9 +113,9 @@ class CharLMLanguageClassifier(
         'empirical': its share of the training texts, or of their weights; None: the
         same for all.
     beam : float, default=None
-        Where there are many classes, 8 makes `predict` many times as fast: it follows
-        the classes that are within this many nats of the best at a first look, in which
-        the models see one character of the history. The others are not
+        Where there are many classes, 8 makes `predict` several times as fast: it
+        follows the classes that are within this many nats of the best at a first look,
+        in which the models see one character of the history. The others are not
         predicted. None: `predict` follows all classes, as all other methods do.
     early_stopping : bool, default=False
         Whether to set aside part of the training texts, to stop when their loss no
