@@ -39,7 +39,8 @@ def beam_log_likelihood(
 
     Beam pruning [1]_, with a fast match [2]_ before the search: a model reads a text
     if by `first_look` it is within `beam` of the best. A look costs as much as to read
-    each different token once.
+    each different token once. Where no other model is within the beam, none reads the
+    text: the look has decided.
 
     Parameters
     ----------
@@ -53,7 +54,8 @@ def beam_log_likelihood(
     Returns
     -------
     log_likelihood : ndarray of shape (n_texts, n_models), float64
-        In nats; -inf under the models that did not read a text.
+        In nats; -inf under the models that did not read a text, but for the one alone
+        within the beam: there it is that of the first look.
 
     References
     ----------
@@ -63,9 +65,14 @@ def beam_log_likelihood(
        acoustic match for large vocabulary speech recognition", IEEE Transactions on
        Speech and Audio Processing 1(1), 1993.
     """
-    scores = first_look(models, encoded, vocabulary, compute, n_jobs) + offsets
-    followed = scores >= scores.max(axis=1, keepdims=True) - beam
-    return text_log_likelihood(models, encoded, vocabulary, compute, n_jobs, followed)
+    looked = first_look(models, encoded, vocabulary, compute, n_jobs)
+    scores = looked + offsets
+    within = scores >= scores.max(axis=1, keepdims=True) - beam
+    is_alone = within & (within.sum(axis=1, keepdims=True) == 1)
+    log_likelihood = text_log_likelihood(
+        models, encoded, vocabulary, compute, n_jobs, within & ~is_alone
+    )
+    return np.where(is_alone, looked, log_likelihood)
 
 
 def first_look(
