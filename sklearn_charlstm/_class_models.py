@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
+from joblib import effective_n_jobs
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state
@@ -22,7 +23,7 @@ from sklearn_charlstm._calibration import (
     folds,
     held_out_evidence,
 )
-from sklearn_charlstm._device import resolve_compute
+from sklearn_charlstm._device import n_devices, resolve_compute
 from sklearn_charlstm._discriminative import (
     LabelledTexts,
     auto_epochs,
@@ -202,6 +203,7 @@ class ClassModelsMixin(BaseEstimator):
         """
         models = self.language_models_
         data = (sequences, class_index, sample_weight)
+        device = resolve_compute(self.device, self.precision).device
         epochs = self.discriminative_epochs
         if epochs == "auto":
             n_tokens = sum(len(sequence) + self.boundaries for sequence in sequences)
@@ -228,7 +230,7 @@ class ClassModelsMixin(BaseEstimator):
             ]
             what = [f"the joint training of {name}" for name in networks if joint]
             what += ["the calibration"] * len(held_out)
-            results = run(what, joint + held_out, self.n_jobs)
+            results = run(what, joint + held_out, self.n_jobs, device)
         self.discriminative_loss_curve_ = np.empty(0)
         self.evidence_weight_ = EvidenceWeight()
         if joint:
@@ -345,7 +347,8 @@ class ClassModelsMixin(BaseEstimator):
                         models, encoded(), how, strict=True
                     )
                 )
-                trained = run(what, jobs, self.n_jobs)
+                device = resolve_compute(self.device, self.precision).device
+                trained = run(what, jobs, self.n_jobs, device)
         for model, given in zip(trained, models, strict=True):
             # Another process returns copies of what all models share.
             model.set_params(**given.get_params(deep=False))
@@ -376,10 +379,22 @@ class ClassModelsMixin(BaseEstimator):
             jobs.append(model._training_job(*texts, **how_of_model))
         if not can_stack(jobs):
             return None
-        results = train_stacked(
-            jobs, lr=self.lr, weight_decay=self.weight_decay, compute=compute
+        n_groups = min(
+            len(jobs), n_devices(compute.device), effective_n_jobs(self.n_jobs)
+        )
+        groups = [jobs[number::n_groups] for number in range(n_groups)]
+        of_groups = run(
+            [", ".join(job.name for job in group) for group in groups],
+            [
+                delayed(train_stacked)(
+                    group, lr=self.lr, weight_decay=self.weight_decay, compute=compute
+                )
+                for group in groups
+            ],
+            n_groups,
+            compute.device,
         )
         return [
-            model._trained(result, compute)
-            for model, result in zip(models, results, strict=True)
+            model._trained(of_groups[k % n_groups][k // n_groups], compute)
+            for k, model in enumerate(models)
         ]

@@ -113,10 +113,10 @@ class CharLMLanguageClassifier(
         'empirical': its share of the training texts, or of their weights; None: the
         same for all.
     beam : float, default=None
-        Where there are many classes, 8 makes `predict` several times as fast: it
-        follows the classes that are within this many nats of the best at a first look,
-        in which the models see one character of the history. The others are not
-        predicted. None: `predict` follows all classes, as all other methods do.
+        Where there are many classes, or texts are long, 8 makes `predict` several
+        times as fast: it takes a first look, in which the models see one character of
+        the history, and only the classes that are then within this many nats of the
+        best are compared. None: all are, as in all other methods.
     early_stopping : bool, default=False
         Whether to set aside part of the training texts, to stop when their loss no
         longer falls, and to keep the weights of the best epoch.
@@ -133,14 +133,16 @@ class CharLMLanguageClassifier(
     precision : {'float32', 'bfloat16', 'auto'}, default='float32'
         'bfloat16' multiplies matrices with 8 significant bits, in training and in
         scoring; weights and sums stay float32. 'auto' does so where the device has
-        units for it: processors with AMX, GPUs since Ampere.
+        units for it: processors with AMX, GPUs since Ampere. A processor without
+        AVX-512 cannot train so.
     n_jobs : int, default=None
         Models trained at the same time, and in prediction scoring at the same time,
         each on one core. None means 1 unless in a :obj:`joblib.parallel_config`
         context, -1 all cores. The result does not depend on it. On a CUDA device `fit`
         trains all models in one step, without early stopping, `net_params` and a second
         layer, and where no class has more than 500,000 characters; there it counts in
-        what comes after.
+        what comes after. With ``device='cuda'`` and several GPUs as many of them as
+        there are jobs share the models to train.
     random_state : int, RandomState instance or None, default=None
         Seed of weights, windows, dropout and validation texts. An int gives the same
         model in every `fit` on the same machine.

@@ -12,6 +12,8 @@ import torch
 
 __all__ = [
     "Compute",
+    "n_devices",
+    "nth_gpu",
     "one_thread",
     "reseed",
     "resolve_compute",
@@ -44,8 +46,24 @@ class Compute(NamedTuple):
         """The name of the precision."""
         return str(self.dtype).removeprefix("torch.")
 
+    @property
+    def can_train(self) -> bool:
+        """Whether torch can: oneDNN's LSTM multiplies bfloat16 on some processors."""
+        return (
+            self.dtype != torch.bfloat16
+            or self.device.type != "cpu"
+            or not torch.backends.mkldnn.is_available()
+            or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        )
+
     def autocast(self) -> torch.autocast:
         """Let torch choose what is computed in the lower precision for a while."""
+        if not self.can_train:
+            raise ValueError(
+                "precision='bfloat16' cannot be used for training on this processor, "
+                "which has no AVX-512; use 'float32', or 'auto', which takes bfloat16 "
+                "where it pays."
+            )
         enabled = self.dtype == torch.bfloat16
         return torch.autocast(self.device.type, self.dtype, enabled=enabled)
 
@@ -112,6 +130,19 @@ def _resolve_device(device: str) -> torch.device:
             f"device={device!r} cannot be used: {seen}; use device='auto' or 'cpu'."
         )
     return resolved
+
+
+def n_devices(device: torch.device) -> int:
+    """Return how many devices jobs side by side can have: "cuda" is any of several."""
+    return torch.cuda.device_count() if device == torch.device("cuda") else 1
+
+
+@contextmanager
+def nth_gpu(number: int) -> Iterator[None]:
+    """Let "cuda" be another GPU for every number, by turns, in this thread."""
+    # Of those of this machine: it may be another than where the jobs come from.
+    with torch.cuda.device(number % torch.cuda.device_count()):
+        yield
 
 
 @contextmanager

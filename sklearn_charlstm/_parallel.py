@@ -4,23 +4,38 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
+import torch
 from joblib import effective_n_jobs
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from sklearn.utils.parallel import Parallel, delayed
+
+from sklearn_charlstm._device import n_devices, nth_gpu
 
 __all__ = ["run"]
 
 
 def _numbered(
-    number: int, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+    number: int,
+    by_turns: bool,
+    function: Callable[..., Any],
+    /,
+    *args: Any,
+    **kwargs: Any,
 ) -> tuple[int, Any]:
-    return number, function(*args, **kwargs)
+    with nth_gpu(number) if by_turns else nullcontext():
+        return number, function(*args, **kwargs)
 
 
-def run(names: Sequence[str], jobs: Iterable[Any], n_jobs: int | None) -> list[Any]:
-    """Run jobs side by side with joblib.
+def run(
+    names: Sequence[str],
+    jobs: Iterable[Any],
+    n_jobs: int | None,
+    device: torch.device,
+) -> list[Any]:
+    """Run jobs side by side with joblib, on all GPUs by turns.
 
     Parameters
     ----------
@@ -29,6 +44,8 @@ def run(names: Sequence[str], jobs: Iterable[Any], n_jobs: int | None) -> list[A
     jobs : iterable of delayed functions
         Taken from it one by one, as there is somebody to do them.
     n_jobs : int or None
+    device : torch.device
+        Where the jobs compute.
 
     Returns
     -------
@@ -40,8 +57,9 @@ def run(names: Sequence[str], jobs: Iterable[Any], n_jobs: int | None) -> list[A
     RuntimeError
         If a worker process was killed.
     """
+    by_turns = n_devices(device) > 1 and effective_n_jobs(n_jobs) > 1
     numbered = (
-        delayed(_numbered)(number, call.__wrapped__, *args, **kwargs)
+        delayed(_numbered)(number, by_turns, call.__wrapped__, *args, **kwargs)
         for number, (call, args, kwargs) in enumerate(jobs)
     )
     try:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sklearn_charlstm._device import Compute
 from sklearn_charlstm._module import CharLSTM
 from sklearn_charlstm._scoring import Model
 
@@ -28,6 +29,14 @@ TINY = {
 @pytest.fixture
 def tiny():
     return dict(TINY)
+
+
+@pytest.fixture
+def half():
+    compute = Compute(torch.device("cpu"), torch.bfloat16)
+    if not compute.can_train:
+        pytest.skip("torch cannot train in bfloat16 on this processor")
+    return compute
 
 
 @pytest.fixture

@@ -55,15 +55,23 @@ def test_speed_quick(udhr_folder, tmp_path):
         name: list(
             csv.DictReader((tmp_path / f"speed_{name}.csv").read_text().splitlines())
         )
-        for name in ("training", "fit", "prediction", "many", "precision")
+        for name in ("training", "fit", "prediction", "beam_two", "beam_many")
     }
     [row] = tables["training"]
     assert float(row["time of a plain loop"]) > 0
     assert [row["fit"] for row in tables["fit"]][2:] == ["and calibration", "two jobs"]
     lengths = [row["characters"] for row in tables["prediction"]]
     assert lengths == ["5", "10", "20", "100"]
-    assert all(float(row["changed"]) < 0.1 for row in tables["many"])
-    fit, *predictions = tables["precision"]
+    for name in ("beam_two", "beam_many"):
+        assert all(float(row["changed"]) < 0.1 for row in tables[name])
+
+
+def test_speed_of_precisions_quick(half, udhr_folder, tmp_path):
+    command = [sys.executable, BENCHMARKS / "speed.py", "--quick"]
+    command += ["--data", udhr_folder.parent, "--out", tmp_path]
+    subprocess.run([*command, "--tables", "precision"], check=True)
+    rows = csv.DictReader((tmp_path / "speed_precision.csv").read_text().splitlines())
+    fit, *predictions = rows
     assert fit["task"] == "fit"
     for row in predictions:
         assert abs(float(row["AUC"]) - float(row["AUC bfloat16"])) < 0.02

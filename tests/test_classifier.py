@@ -353,9 +353,9 @@ def test_before_fit_and_bad_input(clf, method):
         assert np.isfinite(odd).all()
 
 
-def test_bfloat16_from_fit_to_prediction(tiny, texts, labels):
+def test_bfloat16_from_fit_to_prediction(half, tiny, texts, labels):
     tiny.update(epochs=20, hidden_size=16, lr=0.02)
-    clf = CharLMLanguageClassifier(precision="bfloat16", **tiny).fit(texts, labels)
+    clf = CharLMLanguageClassifier(precision=half.precision, **tiny).fit(texts, labels)
     assert clf.precision_ == "bfloat16"
     lower = clf.decision_function(texts)
     exact = clf.set_params(precision="float32").decision_function(texts)

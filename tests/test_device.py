@@ -1,9 +1,12 @@
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
+from sklearn.utils.parallel import Parallel, delayed
 
-from sklearn_charlstm._device import resolve_compute, seeded
+from sklearn_charlstm import CharLMLanguageClassifier
+from sklearn_charlstm._device import Compute, resolve_compute, seeded
+from sklearn_charlstm._parallel import run
 
 cpu = torch.device("cpu")
 
@@ -59,6 +62,27 @@ def test_auto_precision_of_a_processor(monkeypatch, able, precision):
     assert resolve_compute("cpu", "float32").dtype == torch.float32
 
 
+def test_a_processor_without_bfloat16(monkeypatch, tiny, texts, labels):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False, raising=False
+    )
+    clf = CharLMLanguageClassifier(**tiny, precision="bfloat16")
+    with pytest.raises(
+        ValueError, match=r"precision='bfloat16' cannot be used .* 'auto'"
+    ):
+        clf.fit(texts, labels)
+    # Where another machine has trained.
+    clf.set_params(precision="float32").fit(texts, labels)
+    exact = clf.predict_proba(texts)
+    lower = clf.set_params(precision="bfloat16").predict_proba(texts)
+    torch.testing.assert_close(lower, exact, atol=0.01, rtol=0.02)
+    # Without oneDNN torch has loops of its own, with it GPUs theirs.
+    assert Compute(torch.device("cuda"), torch.bfloat16).can_train
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert Compute(cpu, torch.bfloat16).can_train
+
+
 @pytest.mark.parametrize("able", [True, False])
 def test_auto_precision_of_a_gpu(monkeypatch, able):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
@@ -69,6 +93,40 @@ def test_auto_precision_of_a_gpu(monkeypatch, able):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **kwargs: able)
     precision = "bfloat16" if able else "float32"
     assert resolve_compute("cuda:1", "auto").precision == precision
+
+
+@pytest.mark.parametrize(
+    ("device", "n_jobs", "expected"),
+    [
+        ("cuda", 2, [0, 1, 2, 0, 1]),
+        ("cuda", 1, [None] * 5),
+        ("cuda:1", 2, [None] * 5),
+        ("cpu", 2, [None] * 5),
+    ],
+)
+def test_jobs_have_the_gpus_by_turns(monkeypatch, device, n_jobs, expected):
+    current = []
+
+    @contextmanager
+    def as_current(number):
+        current.append(number)
+        yield
+        current.pop()
+
+    def job(number):
+        return number, current[-1] if current else None
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "device", as_current)
+    names = ["a", "b", "c", "d", "e"]
+    jobs = (delayed(job)(number) for number in range(5))
+    # One after the other, whatever n_jobs, so that the patches are seen.
+    monkeypatch.setattr(
+        "sklearn_charlstm._parallel.Parallel",
+        lambda **kwargs: Parallel(**kwargs | {"n_jobs": 1}),
+    )
+    results = run(names, jobs, n_jobs, torch.device(device))
+    assert results == list(enumerate(expected))
 
 
 def test_seeded_restores_the_state_also_after_an_error():

@@ -176,8 +176,7 @@ def test_divergence_says_which():
         train_stacked(jobs, **HOW, compute=CPU)
 
 
-def test_bfloat16_is_close():
-    half = CPU._replace(dtype=torch.bfloat16)
+def test_bfloat16_is_close(half):
     results = train_stacked([make_job(k) for k in range(3)], **HOW, compute=half)
     for k, (state, losses) in enumerate(results):
         expected, expected_losses = train(
@@ -214,6 +213,26 @@ def test_classifier_is_the_same(clf, monkeypatch):
     np.testing.assert_allclose(clf.log_likelihood(X), expected, rtol=1e-4)
     np.testing.assert_allclose(clf.loss_curve_, loss_curve, rtol=1e-5)
     assert clf.device_ == "cpu"
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_several_devices_share_the_models(clf, monkeypatch, n_jobs):
+    clf.set_params(discriminative_epochs=0, calibration_folds=0)
+    expected = clf.fit(X, Y).log_likelihood(X)
+    monkeypatch.setattr(_class_models, "_STACKING_DEVICES", ("cpu",))
+    monkeypatch.setattr(_class_models, "n_devices", lambda device: 2)
+    n_jobs_run = []
+    monkeypatch.setattr(
+        _class_models,
+        "run",
+        lambda names, jobs, n_jobs, *rest, run=_class_models.run: (
+            n_jobs_run.append(n_jobs) or run(names, jobs, n_jobs, *rest)
+        ),
+    )
+    found = clf.set_params(n_jobs=n_jobs).fit(X, Y).log_likelihood(X)
+    # The last is that of the joint training, which has nothing to do.
+    assert n_jobs_run == [n_jobs, n_jobs]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

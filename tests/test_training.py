@@ -371,7 +371,7 @@ def test_every_network_learns_by_itself():
 
 
 @pytest.mark.parametrize("output", ["softmax", "sigmoid"])
-def test_bfloat16_multiplies_and_keeps_weights_of_float32(monkeypatch, output):
+def test_bfloat16_multiplies_and_keeps_weights_of_float32(monkeypatch, half, output):
     dtypes = set()
     forward = torch.nn.LSTM.forward
 
@@ -382,7 +382,7 @@ def test_bfloat16_multiplies_and_keeps_weights_of_float32(monkeypatch, output):
 
     monkeypatch.setattr(torch.nn.LSTM, "forward", watch)
     exact, exact_curve = run(output=output)
-    lower, curve = run(output=output, compute=CPU._replace(dtype=torch.bfloat16))
+    lower, curve = run(output=output, compute=half)
     assert dtypes == {(torch.float32, torch.float32), (torch.float32, torch.bfloat16)}
     np.testing.assert_allclose(curve, exact_curve, rtol=0.02)
     assert {values.dtype for values in lower.weights.values()} == {np.dtype("float32")}
