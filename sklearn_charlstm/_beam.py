@@ -11,12 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from sklearn_charlstm._device import Compute
-from sklearn_charlstm._scoring import (
-    Model,
-    Networks,
-    in_threads,
-    text_log_likelihood,
-)
+from sklearn_charlstm._networks import Model, Networks
+from sklearn_charlstm._scoring import in_threads, text_log_likelihood
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
 __all__ = ["beam_log_likelihood", "first_look"]

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from sklearn_charlstm._device import Compute, one_thread
 from sklearn_charlstm._module import CharLSTM
-from sklearn_charlstm._scoring import MAX_TOKENS, Model
+from sklearn_charlstm._networks import Model
+from sklearn_charlstm._scoring import MAX_TOKENS
 
 __all__ = [
     "Choice",

@@ -23,10 +23,7 @@ from sklearn_charlstm._model_training import MAX_SEED, ModelTrainingMixin
 from sklearn_charlstm._module import weight_shapes
 from sklearn_charlstm._persistence import Alphabets, PersistenceMixin
 from sklearn_charlstm._progress import progress_line
-from sklearn_charlstm._scoring import (
-    text_log_likelihood,
-    token_log_likelihood,
-)
+from sklearn_charlstm._scoring import text_log_likelihood, token_log_likelihood
 from sklearn_charlstm._vocabulary import Vocabulary
 from sklearn_charlstm._writing import WriterMixin
 

@@ -17,7 +17,8 @@ from sklearn.utils import check_random_state
 from sklearn_charlstm._analysis import Analyzer
 from sklearn_charlstm._device import Compute, resolve_compute
 from sklearn_charlstm._module import Weights
-from sklearn_charlstm._scoring import Model, token_log_likelihood
+from sklearn_charlstm._networks import Model
+from sklearn_charlstm._scoring import token_log_likelihood
 from sklearn_charlstm._training import (
     EarlyStopping,
     TrainingJob,

@@ -23,7 +23,7 @@ from sklearn_charlstm._generation import (
     sample_tokens,
 )
 from sklearn_charlstm._module import Weights
-from sklearn_charlstm._scoring import Model
+from sklearn_charlstm._networks import Model
 from sklearn_charlstm._vocabulary import Vocabulary
 
 __all__ = ["WriterMixin"]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_charlstm import CharLMLanguageClassifier, _beam, _scoring
+from sklearn_charlstm import CharLMLanguageClassifier, _beam, _networks, _scoring
 from sklearn_charlstm._beam import beam_log_likelihood, first_look
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._module import CharLSTM
@@ -52,7 +52,7 @@ def test_first_look_sees_one_token_of_the_history(
     models, common, monkeypatch, max_tokens, max_logits, n_jobs
 ):
     monkeypatch.setattr(_beam, "MAX_TOKENS", max_tokens)
-    monkeypatch.setattr(_scoring, "MAX_LOGITS", max_logits)
+    monkeypatch.setattr(_networks, "MAX_LOGITS", max_logits)
     monkeypatch.setattr(_scoring, "MIN_TOKENS", 0)
     looked = first_look(models, common.encode(TEXTS), common, CPU, n_jobs)
     expected = [[look_alone(model, common, text) for model in models] for text in TEXTS]
@@ -60,16 +60,16 @@ def test_first_look_sees_one_token_of_the_history(
 
 
 def test_memory_of_the_first_look_is_bounded(models, common, monkeypatch):
-    monkeypatch.setattr(_scoring, "MAX_LOGITS", 16)
+    monkeypatch.setattr(_networks, "MAX_LOGITS", 16)
     sizes = []
-    read_level = _scoring.Networks._read_level
+    read_level = _networks.Networks._read_level
 
     def watch(self, source, inputs):
         hidden = read_level(self, source, inputs)
         sizes.append(2 * len(inputs) * self._upwards[-1][0].shape[2])
         return hidden
 
-    monkeypatch.setattr(_scoring.Networks, "_read_level", watch)
+    monkeypatch.setattr(_networks.Networks, "_read_level", watch)
     first_look(models, common.encode(TEXTS), common, CPU)
     # The two histories before a token are always read.
     assert max(sizes) <= 2 * 2 * 6

@@ -19,7 +19,8 @@ from sklearn_charlstm._discriminative import (
     join_models,
     joint_jobs,
 )
-from sklearn_charlstm._scoring import Model, text_log_likelihood
+from sklearn_charlstm._networks import Model
+from sklearn_charlstm._scoring import text_log_likelihood
 from sklearn_charlstm._training import initial_state
 from sklearn_charlstm._vocabulary import Vocabulary
 from sklearn_charlstm._windows import IGNORE

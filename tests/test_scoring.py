@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_charlstm import _scoring
+from sklearn_charlstm import _networks, _scoring
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._module import CharLSTM
 from sklearn_charlstm._scoring import text_log_likelihood, token_log_likelihood
@@ -77,7 +77,7 @@ def sizes(monkeypatch):
     """Return a list of how many tokens are read before their scores are handed on."""
     sizes = []
     forward = CharLSTM.forward
-    read_levels = _scoring.Networks.read_levels
+    read_levels = _networks.Networks.read_levels
 
     def watch(self, inputs, state=None):
         sizes.append(inputs.numel())
@@ -88,7 +88,7 @@ def sizes(monkeypatch):
         return read_levels(self, levels)
 
     monkeypatch.setattr(CharLSTM, "forward", watch)
-    monkeypatch.setattr(_scoring.Networks, "read_levels", watch_levels)
+    monkeypatch.setattr(_networks.Networks, "read_levels", watch_levels)
     return sizes
 
 
@@ -154,14 +154,14 @@ def test_a_text_may_end_between_two_chunks(model, monkeypatch):
 
 def test_what_texts_have_in_common_is_computed_once(model, monkeypatch):
     n_histories = 0
-    read_level = _scoring.Networks._read_level
+    read_level = _networks.Networks._read_level
 
     def watch(self, source, inputs):
         nonlocal n_histories
         n_histories += len(inputs)
         return read_level(self, source, inputs)
 
-    monkeypatch.setattr(_scoring.Networks, "_read_level", watch)
+    monkeypatch.setattr(_networks.Networks, "_read_level", watch)
     texts = ["abcab", "abcac", "abc", "abcab", "b"]
     ids, lengths = model.vocabulary.encode(texts)
     sequences = np.split(ids, np.cumsum(lengths)[:-1])
@@ -175,13 +175,13 @@ def test_threads_change_nothing_and_compute_in_one_thread_each(
     model, monkeypatch, min_steps
 ):
     n_threads = set()
-    shared = _scoring.Networks._shared
+    shared = _networks.Networks._shared
 
     def watch(self, *args):
         n_threads.add((threading.get_ident(), torch.get_num_threads()))
         return shared(self, *args)
 
-    monkeypatch.setattr(_scoring.Networks, "_shared", watch)
+    monkeypatch.setattr(_networks.Networks, "_shared", watch)
     monkeypatch.setattr(_scoring, "cpu_count", lambda: 3)
     monkeypatch.setattr(_scoring, "MIN_TOKENS", 0)
     monkeypatch.setattr(_scoring, "MIN_STEPS", min_steps)
