@@ -25,8 +25,8 @@ from sklearn_charlstm._windows import IGNORE
 
 __all__ = ["can_stack", "train_stacked"]
 
-# Logits of a step, which bound the memory that it takes: it has several arrays of them.
-MAX_LOGITS = 2**27
+# Numbers that a step has in memory, two gigabytes: several processes may share a GPU.
+MAX_VALUES = 2**29
 
 _Batch = tuple[NDArray[Any], ...]
 _Result = tuple[TrainingState, list[float]]
@@ -83,12 +83,8 @@ def train_stacked(
     """
     # Those that still have batches are always the first ones.
     order = sorted(range(len(jobs)), key=lambda k: -len(jobs[k].batches))
-    n_logits = max(
-        math.ceil(len(job.batches.ids) / len(job.batches))
-        * job.module_params["n_networks"]
-        for job in jobs
-    ) * max(job.module_params["n_outputs"] for job in jobs)
-    at_once = max(1, MAX_LOGITS // n_logits)
+    n_targets = max(math.ceil(len(job.batches.ids) / len(job.batches)) for job in jobs)
+    at_once = max(1, MAX_VALUES // (n_targets * _values_per_target(jobs)))
     results: dict[int, _Result] = {}
     with one_thread():
         for begin in range(0, len(jobs), at_once):
@@ -96,6 +92,16 @@ def train_stacked(
             of_part = _train([jobs[k] for k in part], lr, weight_decay, compute)
             results |= zip(part, of_part, strict=True)
     return [results[k] for k in range(len(jobs))]
+
+
+def _values_per_target(jobs: Sequence[TrainingJob]) -> int:
+    """Return how many numbers a step has in memory for each target, by its peak."""
+    params = jobs[0].module_params
+    n_outputs = max(job.module_params["n_outputs"] for job in jobs)
+    # Gates, states and logits, what comes between them, and the gradients of all that
+    # are there together: as many as were found with 96 and 256 units.
+    of_network = params["embedding_dim"] + 25 * params["hidden_size"] + 8 * n_outputs
+    return params["n_networks"] * of_network
 
 
 def _train(
