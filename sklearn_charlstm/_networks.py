@@ -259,10 +259,6 @@ class Networks:
 
 def _lstm_cell(gates: torch.Tensor, cell: torch.Tensor) -> _State:
     """Compute hidden and cell state from the four gates, in torch's order."""
-    size = cell.shape[2]
-    gates[..., : 2 * size].sigmoid_()
-    gates[..., 2 * size : 3 * size].tanh_()
-    gates[..., 3 * size :].sigmoid_()
     take_in, keep, candidate, give_out = gates.chunk(4, dim=2)
-    cell = (keep * cell).addcmul_(take_in, candidate)
-    return give_out * torch.tanh(cell), cell
+    cell = (keep.sigmoid_() * cell).addcmul_(take_in.sigmoid_(), candidate.tanh_())
+    return give_out.sigmoid_() * torch.tanh(cell), cell
