@@ -99,6 +99,8 @@ def text_log_likelihood(
 
         def read(k: int) -> None:
             [rows] = np.nonzero(followed[:, k])
+            if not len(rows):
+                return
             texts, of_class = encoded.take(rows), models[k : k + 1]
             scores = _sums(of_class, texts, vocabulary, compute, map)
             log_likelihood[rows, k] = scores[:, 0]

@@ -26,6 +26,7 @@ from sklearn_charlstm._windows import IGNORE
 __all__ = ["can_stack", "train_stacked"]
 
 # Numbers that a step has in memory, two gigabytes: several processes may share a GPU.
+# Padding comes on top, where some classes have long texts and others short ones.
 MAX_VALUES = 2**29
 
 _Batch = tuple[NDArray[Any], ...]
