@@ -468,9 +468,10 @@ def side_by_side(table, column):
 
 
 def write(rows, path):
-    """Write dictionaries with the same keys as a CSV file."""
+    """Write dictionaries as a CSV file, with the columns of all."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

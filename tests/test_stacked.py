@@ -78,7 +78,9 @@ def assert_same(one, other):
             torch.testing.assert_close(value, expected_value, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("max_values", [2**29, 40_000, 1])
+@pytest.mark.parametrize(
+    ("max_values", "at_once"), [(2**29, [4]), (40_000, None), (1, [1] * 4)]
+)
 @pytest.mark.parametrize(
     "params",
     [
@@ -87,8 +89,16 @@ def assert_same(one, other):
         {"output": "sigmoid"},
     ],
 )
-def test_each_is_trained_as_by_itself(monkeypatch, params, max_values):
+def test_each_is_trained_as_by_itself(monkeypatch, params, max_values, at_once):
     monkeypatch.setattr(_stacked, "MAX_VALUES", max_values)
+    n_jobs = []
+    monkeypatch.setattr(
+        _stacked,
+        "_train",
+        lambda jobs, *how, train=_stacked._train: (
+            n_jobs.append(len(jobs)) or train(jobs, *how)
+        ),
+    )
     seen = [[] for _ in TEXTS]
     jobs = [
         make_job(k, lambda *args, to=to: to.append(args), **params)
@@ -97,6 +107,8 @@ def test_each_is_trained_as_by_itself(monkeypatch, params, max_values):
     assert can_stack(jobs)
     assert len({len(job.batches) for job in jobs}) == 3
     results = train_stacked(jobs, **HOW, compute=CPU)
+    # In between, by the size of the networks.
+    assert n_jobs == (at_once or ([3, 1] if params == {} else n_jobs))
     for k, result in enumerate(results):
         expected = train(make_job(k, **params), **HOW, net_params=None, compute=CPU)
         assert_same(result, expected)
