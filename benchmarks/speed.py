@@ -407,6 +407,8 @@ def main():
         tables["precision"] = measure_precision(
             train, held_out, (5, 20, 200), repeats, params
         )
+    else:
+        print("precision: this processor cannot train in bfloat16")
     if args.keras:
         tables["keras"] = measure_keras(args.keras, args.data, repeats)
     for name, rows in tables.items():

@@ -9,7 +9,6 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
-from joblib import effective_n_jobs
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state
@@ -31,7 +30,7 @@ from sklearn_charlstm._discriminative import (
     joint_jobs,
 )
 from sklearn_charlstm._language_model import CharLSTMLanguageModel
-from sklearn_charlstm._parallel import run
+from sklearn_charlstm._parallel import n_processes, run
 from sklearn_charlstm._progress import progress_line
 from sklearn_charlstm._stacked import can_stack, train_stacked
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
@@ -379,12 +378,10 @@ class ClassModelsMixin(BaseEstimator):
             jobs.append(model._training_job(*texts, **how_of_model))
         if not can_stack(jobs):
             return None
-        n_groups = min(
-            len(jobs), n_devices(compute.device), effective_n_jobs(self.n_jobs)
-        )
+        n_groups = min(len(jobs), n_devices(compute.device), n_processes(self.n_jobs))
         groups = [jobs[number::n_groups] for number in range(n_groups)]
         of_groups = run(
-            [", ".join(job.name for job in group) for group in groups],
+            [f"{len(group)} models, {group[0].name} first" for group in groups],
             [
                 delayed(train_stacked)(
                     group, lr=self.lr, weight_decay=self.weight_decay, compute=compute

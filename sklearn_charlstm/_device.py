@@ -61,8 +61,8 @@ class Compute(NamedTuple):
         if not self.can_train:
             raise ValueError(
                 "precision='bfloat16' cannot be used for training on this processor, "
-                "which has no AVX-512; use 'float32', or 'auto', which takes bfloat16 "
-                "where it pays."
+                "which has no instructions for it, such as AVX-512; use 'float32', or "
+                "'auto', which takes bfloat16 where it pays."
             )
         enabled = self.dtype == torch.bfloat16
         return torch.autocast(self.device.type, self.dtype, enabled=enabled)
@@ -141,7 +141,7 @@ def n_devices(device: torch.device) -> int:
 def nth_gpu(number: int) -> Iterator[None]:
     """Let "cuda" be another GPU for every number, by turns, in this thread."""
     # Of those of this machine: it may be another than where the jobs come from.
-    with torch.cuda.device(number % torch.cuda.device_count()):
+    with torch.cuda.device(number % max(1, torch.cuda.device_count())):
         yield
 
 

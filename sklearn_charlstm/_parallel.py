@@ -10,11 +10,22 @@ from typing import Any
 import torch
 from joblib import effective_n_jobs
 from joblib.externals.loky.process_executor import TerminatedWorkerError
+from joblib.parallel import get_active_backend
 from sklearn.utils.parallel import Parallel, delayed
 
 from sklearn_charlstm._device import n_devices, nth_gpu
 
-__all__ = ["run"]
+__all__ = ["n_processes", "run"]
+
+
+def n_processes(n_jobs: int | None) -> int:
+    """Return how many jobs `run` has in processes of their own.
+
+    Threads, which joblib uses within its processes too, would train by turns.
+    """
+    backend, _ = get_active_backend()
+    threads = getattr(backend, "uses_threads", False)
+    return 1 if threads else effective_n_jobs(n_jobs)
 
 
 def _numbered(

@@ -143,7 +143,16 @@ def in_threads(n_jobs: int | None, n_models: int, n_tokens: int) -> Iterator[_Ma
     n_threads = min(effective_n_jobs(n_jobs), cpu_count(), n_models)
     if n_tokens < MIN_TOKENS:
         n_threads = 1
-    with one_thread(), ThreadPoolExecutor(n_threads) as pool:
+    # A thread begins on the first GPU, wherever its caller is.
+    on_gpu: dict[str, Any] = (
+        {
+            "initializer": torch.cuda.set_device,
+            "initargs": [torch.cuda.current_device()],
+        }
+        if torch.cuda.is_initialized()
+        else {}
+    )
+    with one_thread(), ThreadPoolExecutor(n_threads, **on_gpu) as pool:
         yield map if n_threads == 1 else pool.map
 
 

@@ -1,3 +1,4 @@
+import threading
 from contextlib import contextmanager, nullcontext
 
 import pytest
@@ -7,6 +8,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn_charlstm import CharLMLanguageClassifier
 from sklearn_charlstm._device import Compute, resolve_compute, seeded
 from sklearn_charlstm._parallel import run
+from sklearn_charlstm._scoring import MIN_TOKENS, in_threads
 
 cpu = torch.device("cpu")
 
@@ -81,6 +83,17 @@ def test_a_processor_without_bfloat16(monkeypatch, tiny, texts, labels):
     assert Compute(torch.device("cuda"), torch.bfloat16).can_train
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert Compute(cpu, torch.bfloat16).can_train
+
+
+def test_threads_stay_on_the_current_gpu(monkeypatch):
+    current = threading.local()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(
+        torch.cuda, "set_device", lambda number: setattr(current, "gpu", number)
+    )
+    with in_threads(2, n_models=2, n_tokens=MIN_TOKENS) as each:
+        assert list(each(lambda _: current.gpu, range(4))) == [1] * 4
 
 
 @pytest.mark.parametrize("able", [True, False])

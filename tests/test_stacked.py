@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from joblib import parallel_config
 
 from sklearn_charlstm import (
     CharLMLanguageClassifier,
@@ -227,8 +228,11 @@ def test_classifier_is_the_same(clf, monkeypatch):
     assert clf.device_ == "cpu"
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
-def test_several_devices_share_the_models(clf, monkeypatch, n_jobs):
+@pytest.mark.parametrize(
+    ("backend", "n_jobs", "n_groups"),
+    [("loky", 1, 1), ("loky", 2, 2), ("loky", 3, 2), ("threading", 2, 1)],
+)
+def test_several_devices_share_the_models(clf, monkeypatch, backend, n_jobs, n_groups):
     clf.set_params(discriminative_epochs=0, calibration_folds=0)
     expected = clf.fit(X, Y).log_likelihood(X)
     monkeypatch.setattr(_class_models, "_STACKING_DEVICES", ("cpu",))
@@ -241,9 +245,11 @@ def test_several_devices_share_the_models(clf, monkeypatch, n_jobs):
             n_jobs_run.append(n_jobs) or run(names, jobs, n_jobs, *rest)
         ),
     )
-    found = clf.set_params(n_jobs=n_jobs).fit(X, Y).log_likelihood(X)
+    clf.set_params(n_jobs=n_jobs)
+    with parallel_config(backend):
+        found = clf.fit(X, Y).log_likelihood(X)
     # The last is that of the joint training, which has nothing to do.
-    assert n_jobs_run == [n_jobs, n_jobs]
+    assert n_jobs_run == [n_groups, n_jobs]
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
