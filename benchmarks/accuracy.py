@@ -79,8 +79,6 @@ class Task:
     n_characters: int | None = None
     # Some take too long, or too much memory, with hundreds of classes.
     rivals: tuple[str, ...] | None = None
-    # Of the LSTM; None: the default.
-    hidden_size: int | None = None
 
     @property
     def is_whole(self):
@@ -93,15 +91,6 @@ TASKS = [
     *(Task("/".join(p), "udhr", p, (3, 5, 10, 20, 50, 200), 2000) for p in PAIRS),
     Task("eng/eng", "udhr", ("eng", "eng"), (3, 5, 10, 20), 2000),
     Task("ten languages", "sentences", TEN, (5, 10, 20, 40), 300),
-    Task(
-        "ten languages, 192 units",
-        "sentences",
-        TEN,
-        (5, 10, 20, 40),
-        300,
-        rivals=("Kneser-Ney",),
-        hidden_size=192,
-    ),
     Task("twenty languages", "sentences", TWENTY, (5, 10, 20, 40), 300),
     Task(
         "all of the Declaration",
@@ -131,7 +120,7 @@ TASKS = [
 ]
 QUICK = [
     Task("eng/fra", "udhr", PAIRS[0], (5, 20), 50),
-    Task("names", "names", ("en", "fr"), ("whole",), 0, hidden_size=8),
+    Task("names", "names", ("en", "fr"), ("whole",), 0),
 ]
 
 
@@ -229,8 +218,6 @@ def lstm(texts, task, seed, quick, n_jobs):
     """Fit the classifier of this package, with default parameters."""
     tiny = {"epochs": 2, "n_networks": 1, "hidden_size": 16, "discriminative_epochs": 2}
     clf = CharLMLanguageClassifier(random_state=seed, **(tiny if quick else {}))
-    if task.hidden_size is not None:
-        clf.set_params(hidden_size=task.hidden_size)
     # `warm_start` for `without_joint_training`; it changes nothing here.
     clf.set_params(boundaries=task.is_whole, n_jobs=n_jobs, warm_start=True)
     X, y, _ = whole_texts(texts)

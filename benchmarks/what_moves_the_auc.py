@@ -26,7 +26,7 @@ LENGTHS = (5, 10)
 SEEDS = (0, 1, 2)
 # One network for each language, trained apart, as in the experiment.
 DEFAULT = CharLMLanguageClassifier(
-    n_networks=1, discriminative_epochs=0, calibration_folds=0
+    hidden_size=96, n_networks=1, discriminative_epochs=0, calibration_folds=0
 )
 # The value of the tutorial is among them where it has one; the default always is.
 ONE_AT_A_TIME = {

@@ -30,6 +30,7 @@ from sklearn_charlstm._discriminative import (
     joint_jobs,
 )
 from sklearn_charlstm._language_model import CharLSTMLanguageModel
+from sklearn_charlstm._model_training import resolve_hidden_size
 from sklearn_charlstm._parallel import n_processes, run
 from sklearn_charlstm._progress import progress_line
 from sklearn_charlstm._stacked import can_stack, train_stacked
@@ -88,6 +89,7 @@ class ClassModelsMixin(BaseEstimator):
     """
 
     maxlen: int
+    hidden_size: int | Literal["auto"]
     batch_size: int
     lr: float
     weight_decay: float
@@ -138,8 +140,11 @@ class ClassModelsMixin(BaseEstimator):
                 )
                 for k in range(len(classes))
             ]
+        hidden_size = resolve_hidden_size(
+            self.hidden_size, sum(map(len, sequences)) / len(classes)
+        )
         self.language_models_ = self._generative_models = [
-            self._new_language_model(seed, vocabulary)
+            self._new_language_model(seed, vocabulary, hidden_size)
             for seed, vocabulary in zip(
                 self._seeds(len(classes)), vocabularies, strict=True
             )
@@ -163,11 +168,11 @@ class ClassModelsMixin(BaseEstimator):
         return params | {"verbose": 0}
 
     def _new_language_model(
-        self, seed: int, vocabulary: Vocabulary
+        self, seed: int, vocabulary: Vocabulary, hidden_size: int
     ) -> CharLSTMLanguageModel:
         params = self._language_model_params() | {"random_state": seed}
         model = CharLSTMLanguageModel(**params)
-        model._start(vocabulary)
+        model._start(vocabulary, hidden_size)
         return model
 
     def _train(
@@ -290,6 +295,7 @@ class ClassModelsMixin(BaseEstimator):
             # One network is trusted less than their mean: the error is on the safe
             # side, and it takes a fraction of the time.
             n_networks=1,
+            hidden_size=models[0].hidden_size_,
             # As long as these were trained, whatever ended it.
             early_stopping=False,
             epochs=max(1, round(np.mean([model.n_iter_ for model in models]))),

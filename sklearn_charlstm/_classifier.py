@@ -80,8 +80,10 @@ class CharLMLanguageClassifier(
     n_networks : int, default=3
         LSTM networks in each language model, trained from other initial weights. The
         probability of a character is the mean of theirs.
-    hidden_size : int, default=96
-        Units in each LSTM layer.
+    hidden_size : int or 'auto', default='auto'
+        Units in each LSTM layer. 'auto': 96, and 192 where the classes have 50,000
+        characters and more on average; what the first call found is kept, and is the
+        `hidden_size_` of each of `language_models_`.
     embedding_dim : int, default=64
         Length of the vector that stands for a character.
     num_layers : int, default=1
@@ -241,7 +243,7 @@ class CharLMLanguageClassifier(
         discriminative_epochs: int | Literal["auto"] = "auto",
         calibration_folds: int = 3,
         n_networks: int = 3,
-        hidden_size: int = 96,
+        hidden_size: int | Literal["auto"] = "auto",
         embedding_dim: int = 64,
         num_layers: int = 1,
         dropout: float = 0.3,
@@ -471,7 +473,13 @@ class CharLMLanguageClassifier(
         clf.vocabulary_ = self.vocabulary_.extended(sequences)
         [*_, seed] = self._seeds(len(classes))
         [model] = clf._train_models(
-            [clf._new_language_model(seed, clf._vocabulary_of_class(sequences))],
+            [
+                clf._new_language_model(
+                    seed,
+                    clf._vocabulary_of_class(sequences),
+                    self.language_models_[0].hidden_size_,
+                )
+            ],
             [sequences],
             [weights],
             [label],

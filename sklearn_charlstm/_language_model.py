@@ -19,7 +19,11 @@ from sklearn_charlstm._analysis import Analyzer, analyze, analyze_weighted
 from sklearn_charlstm._archive import Node, damaged
 from sklearn_charlstm._base import TextInputMixin
 from sklearn_charlstm._device import resolve_compute
-from sklearn_charlstm._model_training import MAX_SEED, ModelTrainingMixin
+from sklearn_charlstm._model_training import (
+    MAX_SEED,
+    ModelTrainingMixin,
+    resolve_hidden_size,
+)
 from sklearn_charlstm._module import weight_shapes
 from sklearn_charlstm._persistence import Alphabets, PersistenceMixin
 from sklearn_charlstm._progress import progress_line
@@ -67,8 +71,9 @@ class CharLSTMLanguageModel(
     n_networks : int, default=3
         LSTM networks in each language model, trained from other initial weights. The
         probability of a character is the mean of theirs.
-    hidden_size : int, default=96
-        Units in each LSTM layer.
+    hidden_size : int or 'auto', default='auto'
+        Units in each LSTM layer. 'auto': 96, and 192 where there are 50,000 characters
+        and more; what the first call found is kept.
     embedding_dim : int, default=64
         Length of the vector that stands for a character.
     num_layers : int, default=1
@@ -138,6 +143,8 @@ class CharLSTMLanguageModel(
         each epoch since they were. None without early stopping.
     n_iter_ : int
         Epochs done.
+    hidden_size_ : int
+        Units in each LSTM layer.
     device_ : str
         The device `fit` ran on.
     precision_ : {'float32', 'bfloat16'}
@@ -175,7 +182,10 @@ class CharLSTMLanguageModel(
     _parameter_constraints: dict = {
         "maxlen": [Interval(Integral, 1, None, closed="left")],
         "epochs": [Interval(Integral, 1, None, closed="left")],
-        "hidden_size": [Interval(Integral, 1, None, closed="left")],
+        "hidden_size": [
+            StrOptions({"auto"}),
+            Interval(Integral, 1, None, closed="left"),
+        ],
         "n_networks": [Interval(Integral, 1, None, closed="left")],
         "embedding_dim": [Interval(Integral, 1, None, closed="left")],
         "num_layers": [Interval(Integral, 1, None, closed="left")],
@@ -203,7 +213,7 @@ class CharLSTMLanguageModel(
         maxlen: int = 16,
         epochs: int = 20,
         n_networks: int = 3,
-        hidden_size: int = 96,
+        hidden_size: int | Literal["auto"] = "auto",
         embedding_dim: int = 64,
         num_layers: int = 1,
         dropout: float = 0.3,
@@ -328,7 +338,10 @@ class CharLSTMLanguageModel(
         # A copy is trained: an error or an interrupt leaves this one as it was.
         model = copy.copy(self)
         if not go_on:
-            model._start(Vocabulary(sequences, self.analyzer, self.boundaries))
+            model._start(
+                Vocabulary(sequences, self.analyzer, self.boundaries),
+                resolve_hidden_size(self.hidden_size, sum(map(len, sequences))),
+            )
         else:
             model._check_same_networks()
         epochs = 1 if one_pass else model._epochs_to_go()
@@ -348,6 +361,7 @@ class CharLSTMLanguageModel(
     def _content(self, alphabets: Alphabets) -> dict[str, Any]:
         content = {
             "alphabet": alphabets.number_of(self.vocabulary_),
+            "hidden_size": self.hidden_size_,
             "seed": self._seed,
             "device": self.device_,
             "precision": self.precision_,
@@ -359,7 +373,12 @@ class CharLSTMLanguageModel(
         return content
 
     def _restore(self, node: Node, alphabets: Alphabets) -> None:
-        self._lay_out(alphabets[node.value("alphabet", int)])
+        hidden_size = self.hidden_size
+        if hidden_size == "auto":
+            hidden_size = node.value("hidden_size", int)
+            if hidden_size < 1:
+                raise damaged(f"the size of a layer is {hidden_size}")
+        self._lay_out(alphabets[node.value("alphabet", int)], int(hidden_size))
         self._seed = node.value("seed", int)
         if not 0 <= self._seed < MAX_SEED:
             raise damaged(f"the seed is {self._seed}")

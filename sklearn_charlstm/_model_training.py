@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import joblib
 import numpy as np
@@ -29,7 +29,7 @@ from sklearn_charlstm._training import (
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 from sklearn_charlstm._windows import WindowBatches
 
-__all__ = ["MAX_SEED", "ModelTrainingMixin"]
+__all__ = ["MAX_SEED", "ModelTrainingMixin", "resolve_hidden_size"]
 
 # What a model cannot change between two calls if training is to go on.
 _FIXED_AT_START = (
@@ -48,6 +48,18 @@ MAX_SMOOTHED = 500_000
 
 MAX_SEED = np.iinfo(np.int32).max
 
+# From so many characters wider networks learn more, from fewer no more.
+WIDE_FROM = 50_000
+NARROW, WIDE = 96, 192
+
+
+def resolve_hidden_size(hidden_size: int | Literal["auto"], n_characters: float) -> int:
+    """Return the width of networks for texts of so many characters."""
+    if hidden_size == "auto":
+        return WIDE if n_characters >= WIDE_FROM else NARROW
+    # True is an integer too, but no size to torch.
+    return int(hidden_size)
+
 
 class ModelTrainingMixin:
     """An estimator that is a language model, as far as its training goes."""
@@ -55,7 +67,7 @@ class ModelTrainingMixin:
     maxlen: int
     epochs: int
     n_networks: int
-    hidden_size: int
+    hidden_size: int | Literal["auto"]
     embedding_dim: int
     num_layers: int
     dropout: float
@@ -75,6 +87,7 @@ class ModelTrainingMixin:
     net_params: dict[str, Any] | None
 
     vocabulary_: Vocabulary
+    hidden_size_: int
     weights_: Weights
     loss_curve_: NDArray[np.float64]
     n_iter_: int
@@ -84,9 +97,9 @@ class ModelTrainingMixin:
     _validation_fingerprint: str | None
     validation_loss_curve_: NDArray[np.float64] | None
 
-    def _start(self, vocabulary: Vocabulary) -> None:
+    def _start(self, vocabulary: Vocabulary, hidden_size: int) -> None:
         """Draw the weights that training starts from."""
-        self._lay_out(vocabulary)
+        self._lay_out(vocabulary, hidden_size)
         # One seed for three streams: initial weights, windows, and dropout.
         self._seed = int(check_random_state(self.random_state).randint(MAX_SEED))
         self._training_state = initial_state(self._module_params, self._seed)
@@ -95,17 +108,17 @@ class ModelTrainingMixin:
         self.validation_loss_curve_ = None
         self.n_iter_ = 0
 
-    def _lay_out(self, vocabulary: Vocabulary) -> None:
+    def _lay_out(self, vocabulary: Vocabulary, hidden_size: int) -> None:
         """Set what the networks are made of; they have no weights so far."""
         self.vocabulary_ = vocabulary
+        self.hidden_size_ = hidden_size
         self._started_with = {name: getattr(self, name) for name in _FIXED_AT_START}
-        # True is an integer too, but no size to torch.
         self._module_params = {
             "n_inputs": vocabulary.n_inputs,
             "n_outputs": vocabulary.n_outputs,
             "n_networks": int(self.n_networks),
             "embedding_dim": int(self.embedding_dim),
-            "hidden_size": int(self.hidden_size),
+            "hidden_size": hidden_size,
             "num_layers": int(self.num_layers),
             "dropout": self.dropout,
             "output": self.output,

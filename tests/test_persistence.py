@@ -378,6 +378,16 @@ def one_class(record, arrays):
     record["fitted"]["language_models"].pop()
 
 
+def automatic_size(size):
+    """Return a change to a size that `fit` chose."""
+
+    def change(record, arrays):
+        setting("params.hidden_size", "auto")(record, arrays)
+        setting("fitted.language_models.1.hidden_size", size)(record, arrays)
+
+    return change
+
+
 WEIGHT = "fitted.language_models.0.weights.networks.0.linear.bias"
 HOSTILE = {
     "later format": (setting("format", 2), "is of format 2.*install a later one"),
@@ -389,6 +399,8 @@ HOSTILE = {
     "many networks": (setting("params.n_networks", 10**30), "there is no array"),
     "many layers": (setting("params.num_layers", 10**30), "there is no array"),
     "negative size": (setting("params.hidden_size", -2), "'hidden_size' parameter"),
+    "negative automatic size": (automatic_size(-2), "the size of a layer is -2"),
+    "huge automatic size": (automatic_size(10**30), "is of shape"),
     "no jobs": (setting("params.n_jobs", False), "'n_jobs' parameter"),
     "no number": (setting("params.lr", float("nan")), "'lr' parameter"),
     "no weights": (without(WEIGHT), f"there is no array {WEIGHT}"),
