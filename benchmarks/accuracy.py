@@ -9,9 +9,8 @@ them from the Common Locale Data Repository; those to test with are of other cou
 and languages, in every one of the ten. There the rivals are given marks of both ends.
 Each seed draws other fragments and trains other models. The intervals are 95 % of the
 bootstrap over blocks of 100 characters of the test text, as fragments overlap, or over
-what is named. In the
-task of one language against itself nothing can be learned: there an AUC of 0.5 is
-right. fastText, lingua and py3langid are compared where they are installed. With
+what is named. In the task of one language against itself nothing can be learned: there
+an AUC of 0.5 is right. fastText, lingua and py3langid are compared where they are installed. With
 `--quick` a few tiny models show that everything runs.
 """
 
@@ -118,6 +117,7 @@ TASKS = [
         for n in (1_000, 3_000, 9_000, 30_000, 80_000)
     ),
 ]
+TINY = {"epochs": 2, "n_networks": 1, "hidden_size": 16, "discriminative_epochs": 2}
 QUICK = [
     Task("eng/fra", "udhr", PAIRS[0], (5, 20), 50),
     Task("names", "names", ("en", "fr"), ("whole",), 0),
@@ -214,10 +214,9 @@ def n_grams(vectorizer):
     return vectorizer(analyzer="char", ngram_range=(1, 5), lowercase=False)
 
 
-def lstm(texts, task, seed, quick, n_jobs):
-    """Fit the classifier of this package, with default parameters."""
-    tiny = {"epochs": 2, "n_networks": 1, "hidden_size": 16, "discriminative_epochs": 2}
-    clf = CharLMLanguageClassifier(random_state=seed, **(tiny if quick else {}))
+def lstm(texts, task, seed, params, n_jobs):
+    """Fit the classifier of this package."""
+    clf = CharLMLanguageClassifier(random_state=seed, **params)
     # `warm_start` for `without_joint_training`; it changes nothing here.
     clf.set_params(boundaries=task.is_whole, n_jobs=n_jobs, warm_start=True)
     X, y, _ = whole_texts(texts)
@@ -333,14 +332,14 @@ def resamples(blocks):
         yield np.concatenate([members[block] for block in drawn])
 
 
-def run(task, seed, data, quick, n_jobs):
+def run(task, seed, data, params, n_jobs):
     """Train everything on one task with one seed; return a row per length."""
     if task.codes is None:
         task = replace(task, codes=all_codes(data))
     train, test = read(data, task)
     fitted, seconds = {}, {}
     start = time.perf_counter()
-    fitted[LSTM] = lstm(train, task, seed, quick, n_jobs)
+    fitted[LSTM] = lstm(train, task, seed, params, n_jobs)
     seconds[LSTM] = time.perf_counter() - start
     print(f"{task.name}, seed {seed}: {LSTM} fitted", flush=True)
     for name, fit in rivals(task).items():
@@ -472,16 +471,20 @@ def main():
     parser.add_argument("--tasks", nargs="*", help="names of the tasks; default: all")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--n-jobs", type=int, default=2)
+    parser.add_argument("--hidden-size", type=int, help="of the LSTM; default: 'auto'")
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     tasks = QUICK if args.quick else TASKS
+    params = TINY if args.quick else {}
+    if args.hidden_size is not None:
+        params = params | {"hidden_size": args.hidden_size}
     if args.tasks:
         tasks = [task for task in tasks if task.name in args.tasks]
     # Side by side the tasks, or the classes of one.
     n_runs = len(tasks) * args.seeds
     of_runs, of_classes = (args.n_jobs, 1) if n_runs > 1 else (1, args.n_jobs)
     results = Parallel(n_jobs=of_runs)(
-        delayed(run)(task, seed, args.data, args.quick, of_classes)
+        delayed(run)(task, seed, args.data, params, of_classes)
         for task in tasks
         for seed in range(args.seeds)
     )

@@ -150,7 +150,12 @@ def new_tunes(tunes, quick):
     texts = [f"{key}\n{bars}" for of_kind in tunes.values() for key, bars in of_kind]
     y = [kind for kind, of_kind in tunes.items() for _ in of_kind]
     clf = CharLMLanguageClassifier(
-        boundaries=True, maxlen=64, calibration_folds=0, random_state=0, n_jobs=2
+        boundaries=True,
+        maxlen=64,
+        hidden_size=96,
+        calibration_folds=0,
+        random_state=0,
+        n_jobs=2,
     )
     clf.set_params(**(TINY if quick else {})).fit(texts, y)
     for kind, of_kind in tunes.items():

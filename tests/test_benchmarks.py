@@ -33,6 +33,7 @@ def test_witten_bell_by_hand(ngrams):
 def test_accuracy_quick(udhr_folder, tmp_path):
     command = [sys.executable, BENCHMARKS / "accuracy.py", "--quick", "--seeds", "1"]
     command += ["--n-jobs", "1", "--data", udhr_folder.parent, "--out", tmp_path]
+    command += ["--hidden-size", "12"]
     subprocess.run(command, check=True, capture_output=True)
     with (tmp_path / "accuracy.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
