@@ -10,8 +10,8 @@ and languages, in every one of the ten. There the rivals are given marks of both
 Each seed draws other fragments and trains other models. The intervals are 95 % of the
 bootstrap over blocks of 100 characters of the test text, as fragments overlap, or over
 what is named. In the task of one language against itself nothing can be learned: there
-an AUC of 0.5 is right. fastText, lingua and py3langid are compared where they are installed. With
-`--quick` a few tiny models show that everything runs.
+an AUC of 0.5 is right. fastText, lingua and py3langid are compared where they are
+installed. With `--quick` a few tiny models show that everything runs.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
