@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+# As in conftest: the joint training takes most of the time.
+SHORT = "import sklearn_charlstm._discriminative as d; d.MAX_AUTO_EPOCHS = 2"
 
 
 def run(*command, cwd):
@@ -25,8 +27,10 @@ def run(*command, cwd):
 
 
 def test_english_french(udhr_folder, tmp_path):
-    script = ROOT / "examples" / "plot_english_french.py"
-    output = run(script, "--udhr", udhr_folder, "--picture", "roc.png", cwd=tmp_path)
+    script = str(ROOT / "examples" / "plot_english_french.py")
+    arguments = [script, "--udhr", str(udhr_folder), "--picture", "roc.png"]
+    code = f"import runpy, sys; sys.argv = {arguments}; runpy.run_path({script!r})"
+    output = run("-c", f"{SHORT}\n{code}", cwd=tmp_path)
     assert (tmp_path / "roc.png").stat().st_size > 10_000
 
     rows = re.findall(r"^ +(\d+) +([\d.]+) +([\d.]+)$", output, flags=re.MULTILINE)
@@ -60,6 +64,4 @@ def test_readme(tmp_path):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     [code] = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
     [printed] = re.findall(r"prints\n\n```text\n(.*?)```", readme, flags=re.DOTALL)
-    # As in conftest: the joint training takes most of the time.
-    short = "import sklearn_charlstm._discriminative as d; d.MAX_AUTO_EPOCHS = 2"
-    assert run("-c", f"{short}\n{code}", cwd=tmp_path).split() == printed.split()
+    assert run("-c", f"{SHORT}\n{code}", cwd=tmp_path).split() == printed.split()
