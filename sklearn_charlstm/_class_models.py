@@ -170,7 +170,8 @@ class ClassModelsMixin(BaseEstimator):
     def _new_language_model(
         self, seed: int, vocabulary: Vocabulary, hidden_size: int
     ) -> CharLSTMLanguageModel:
-        params = self._language_model_params() | {"random_state": seed}
+        params = self._language_model_params()
+        params |= {"random_state": seed, "hidden_size": hidden_size}
         model = CharLSTMLanguageModel(**params)
         model._start(vocabulary, hidden_size)
         return model
@@ -312,6 +313,9 @@ class ClassModelsMixin(BaseEstimator):
         """Return copies of models with the parameters of now, but their own seed."""
         params = self._language_model_params()
         del params["random_state"]
+        if params["hidden_size"] == "auto":
+            # They have the number that it stood for.
+            del params["hidden_size"]
         return [copy.copy(model).set_params(**params) for model in models]
 
     def _train_models(
@@ -387,7 +391,7 @@ class ClassModelsMixin(BaseEstimator):
         n_groups = min(len(jobs), n_devices(compute.device), n_processes(self.n_jobs))
         groups = [jobs[number::n_groups] for number in range(n_groups)]
         of_groups = run(
-            [f"{len(group)} models, {group[0].name} first" for group in groups],
+            [f"{group[0].name} and {len(group) - 1} more" for group in groups],
             [
                 delayed(train_stacked)(
                     group, lr=self.lr, weight_decay=self.weight_decay, compute=compute

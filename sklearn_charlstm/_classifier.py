@@ -81,9 +81,10 @@ class CharLMLanguageClassifier(
         LSTM networks in each language model, trained from other initial weights. The
         probability of a character is the mean of theirs.
     hidden_size : int or 'auto', default='auto'
-        Units in each LSTM layer. 'auto': 96, and 192 where there are 50,000 characters
-        and more to learn from, in each class on average. What the first call found is
-        kept, as `hidden_size_` of a language model.
+        Units in each LSTM layer. 'auto': 96, and 192 where a language model has 50,000
+        characters and more to learn from, on average. Where training goes on
+        (`warm_start`, `partial_fit`) the networks keep the size of the first call,
+        `hidden_size_` of a language model.
     embedding_dim : int, default=64
         Length of the vector that stands for a character.
     num_layers : int, default=1
@@ -635,9 +636,11 @@ class CharLMLanguageClassifier(
             params["random_state"] = of_model.value("random_state", int)
             model = CharLSTMLanguageModel(**params)
             model._restore(of_model, alphabets)
-            models.append(model)
+            models.append(model.set_params(hidden_size=model.hidden_size_))
         if not 2 <= len(models) == len(self.classes_):
             raise damaged(f"{len(models)} models are of {len(self.classes_)} classes")
+        if len({model.hidden_size_ for model in models}) > 1:
+            raise damaged("the networks of the classes differ in size")
         self.language_models_ = self._generative_models = models
         shape = (len(models),)
         self.class_count_ = node.array("class_count", shape, "F64")

@@ -72,9 +72,10 @@ class CharLSTMLanguageModel(
         LSTM networks in each language model, trained from other initial weights. The
         probability of a character is the mean of theirs.
     hidden_size : int or 'auto', default='auto'
-        Units in each LSTM layer. 'auto': 96, and 192 where there are 50,000 characters
-        and more to learn from, in each class on average. What the first call found is
-        kept, as `hidden_size_` of a language model.
+        Units in each LSTM layer. 'auto': 96, and 192 where a language model has 50,000
+        characters and more to learn from, on average. Where training goes on
+        (`warm_start`, `partial_fit`) the networks keep the size of the first call,
+        `hidden_size_` of a language model.
     embedding_dim : int, default=64
         Length of the vector that stands for a character.
     num_layers : int, default=1

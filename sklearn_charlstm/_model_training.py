@@ -48,7 +48,7 @@ MAX_SMOOTHED = 500_000
 
 MAX_SEED = np.iinfo(np.int32).max
 
-# From so many characters wider networks learn more, from fewer no more.
+# From so many characters wider networks learn more, from fewer hardly any more.
 WIDE_FROM = 50_000
 NARROW, WIDE = 96, 192
 
@@ -113,6 +113,7 @@ class ModelTrainingMixin:
         self.vocabulary_ = vocabulary
         self.hidden_size_ = hidden_size
         self._started_with = {name: getattr(self, name) for name in _FIXED_AT_START}
+        self._started_with["hidden_size"] = hidden_size
         self._module_params = {
             "n_inputs": vocabulary.n_inputs,
             "n_outputs": vocabulary.n_outputs,
@@ -136,11 +137,14 @@ class ModelTrainingMixin:
     def _check_same_networks(self) -> None:
         """Refuse what was changed and cannot be changed without other networks."""
         for param, value in self._started_with.items():
-            if getattr(self, param) != value:
+            now = getattr(self, param)
+            if param == "hidden_size" and now == "auto":
+                continue
+            if now != value:
                 raise ValueError(
                     f"`{param}` was {value!r} at the start of training and is now "
-                    f"{getattr(self, param)!r}; the networks are as they were made. "
-                    "Set it back, or fit anew with warm_start=False."
+                    f"{now!r}; the networks are as they were made. Set it back, or fit "
+                    "anew with warm_start=False."
                 )
 
     def _epochs_to_go(self) -> int:

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.base import clone
 
 from sklearn_charlstm import (
     CharLMLanguageClassifier,
@@ -44,6 +45,8 @@ def test_all_classes_have_the_same(auto):
     )
     clf.add_class(2, ["xy"])
     assert clf.language_models_[2].hidden_size_ == 8
+    # A model by itself is to be like the others.
+    assert clone(clf.language_models_[0]).fit(["ab"]).hidden_size_ == 8
 
 
 def test_training_that_goes_on_keeps_its_size(auto):
@@ -52,7 +55,11 @@ def test_training_that_goes_on_keeps_its_size(auto):
     assert (model.hidden_size_, model.n_iter_) == (4, 5)
     model.partial_fit(["abcd" * 20])
     assert (model.hidden_size_, model.n_iter_) == (4, 6)
-    with pytest.raises(ValueError, match="`hidden_size` was 'auto' at the start"):
+    # The number that was found is the same networks, and so is 'auto' again.
+    for epochs, hidden_size in ((7, 4), (8, "auto")):
+        model.set_params(hidden_size=hidden_size, epochs=epochs).fit(["abcd"])
+        assert (model.hidden_size_, model.n_iter_) == (4, epochs)
+    with pytest.raises(ValueError, match=r"`hidden_size` was 4 at the start .* now 8"):
         model.set_params(hidden_size=8, epochs=9).fit(["abcd"])
 
 
@@ -68,6 +75,32 @@ def test_save_and_load(auto, tmp_path):
     loaded = CharLMLanguageClassifier.load(tmp_path / "clf")
     assert loaded.hidden_size == "auto"
     assert [model.hidden_size_ for model in loaded.language_models_] == [8, 8]
+    assert [model.hidden_size for model in loaded.language_models_] == [8, 8]
     np.testing.assert_array_equal(
         loaded.predict_proba(["abcd"]), clf.predict_proba(["abcd"])
     )
+
+
+def test_the_size_that_was_found_is_no_change(auto, tmp_path):
+    clf = CharLMLanguageClassifier(**auto).fit(["ab" * 11, "cd" * 20], [0, 1])
+    clf.set_params(hidden_size=8)
+    clf.add_class(2, ["xy"]).partial_fit(["ab"], [0])
+    clf.save(tmp_path / "clf")
+    clf.set_params(hidden_size=4)
+    for change in (
+        lambda: clf.save(tmp_path / "other"),
+        lambda: clf.add_class(3, ["xy"]),
+        lambda: clf.partial_fit(["ab"], [0]),
+    ):
+        with pytest.raises(ValueError, match=r"`hidden_size` was 8 .* is now 4"):
+            change()
+
+
+def test_a_file_of_different_sizes_is_refused(auto, tmp_path):
+    texts, labels = ["ab" * 11, "cd" * 20], [0, 1]
+    clf = CharLMLanguageClassifier(**auto).fit(texts, labels)
+    small = clone(clf).set_params(hidden_size=4).fit(texts, labels)
+    clf.language_models_[1] = small.language_models_[1]
+    clf.save(tmp_path / "clf")
+    with pytest.raises(ValueError, match="the networks of the classes differ in size"):
+        CharLMLanguageClassifier.load(tmp_path / "clf")
