@@ -230,12 +230,13 @@ def without_joint_training(clf, texts):
     return apart.fit(X, y)
 
 
-def calibrated_outside(method, texts, lengths, seed):
+def calibrated_outside(method, params, texts, lengths, seed):
     """Fit to four fifths of the text, and let scikit-learn calibrate on the rest."""
     cuts = [len(text) * 4 // 5 for [text] in texts]
     pieces = [[text[:cut]] for [text], cut in zip(texts, cuts, strict=True)]
     held_out = [[text[cut:]] for [text], cut in zip(texts, cuts, strict=True)]
-    clf = CharLMLanguageClassifier(random_state=seed, calibration_folds=0)
+    clf = CharLMLanguageClassifier(random_state=seed, **params)
+    clf.set_params(calibration_folds=0)
     X, y, _ = whole_texts(pieces)
     frozen = FrozenEstimator(clf.fit(X, y))
     calibrated = CalibratedClassifierCV(frozen, method=method)
@@ -247,7 +248,7 @@ def calibrated_outside(method, texts, lengths, seed):
     return calibrated
 
 
-def rivals(task) -> dict[str, Callable]:
+def rivals(task, params) -> dict[str, Callable]:
     """Return functions from (training texts, lengths, seed) to fitted classifiers."""
     by_name = {
         "naive Bayes": lambda texts, lengths, seed: of_fragments(
@@ -282,7 +283,7 @@ def rivals(task) -> dict[str, Callable]:
     if task.rivals is None:
         return by_name
     for name, method in ((SIGMOID, "sigmoid"), (ISOTONIC, "isotonic")):
-        by_name[name] = partial(calibrated_outside, method)
+        by_name[name] = partial(calibrated_outside, method, params)
     return {name: fit for name, fit in by_name.items() if name in task.rivals}
 
 
@@ -342,7 +343,7 @@ def run(task, seed, data, params, n_jobs):
     fitted[LSTM] = lstm(train, task, seed, params, n_jobs)
     seconds[LSTM] = time.perf_counter() - start
     print(f"{task.name}, seed {seed}: {LSTM} fitted", flush=True)
-    for name, fit in rivals(task).items():
+    for name, fit in rivals(task, params).items():
         start = time.perf_counter()
         fitted[name] = fit(
             marked(train) if task.is_whole else train, task.lengths, seed

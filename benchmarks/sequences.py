@@ -5,8 +5,9 @@
 `--data` holds `abc/jigs.abc` and `abc/reels*.abc`, tunes in ABC notation, and
 `sentences/en.txt`; music21 reads the tunes. A fifth of the tunes, of the sentences and
 of the paragraphs of Python's reference is for the test. All with default parameters,
-beside n-gram models with modified Kneser-Ney smoothing of the same tokens. With
-`--quick` little text and small models show that it runs.
+but for the tunes that are written, beside n-gram models with modified Kneser-Ney
+smoothing of the same tokens. With `--quick` little text and small models show that it
+runs.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause

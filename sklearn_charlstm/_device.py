@@ -4,7 +4,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -140,8 +140,9 @@ def n_devices(device: torch.device) -> int:
 @contextmanager
 def nth_gpu(number: int) -> Iterator[None]:
     """Let "cuda" be another GPU for every number, by turns, in this thread."""
-    # Of those of this machine: it may be another than where the jobs come from.
-    with torch.cuda.device(number % max(1, torch.cuda.device_count())):
+    # This machine may be another than where the jobs come from, and have none.
+    n_gpus = torch.cuda.device_count()
+    with torch.cuda.device(number % n_gpus) if n_gpus else nullcontext():
         yield
 
 

@@ -6,7 +6,7 @@ import torch
 from sklearn.utils.parallel import Parallel, delayed
 
 from sklearn_charlstm import CharLMLanguageClassifier
-from sklearn_charlstm._device import Compute, resolve_compute, seeded
+from sklearn_charlstm._device import Compute, nth_gpu, resolve_compute, seeded
 from sklearn_charlstm._parallel import run
 from sklearn_charlstm._scoring import MIN_TOKENS, in_threads
 
@@ -87,6 +87,7 @@ def test_a_processor_without_bfloat16(monkeypatch, tiny, texts, labels):
 
 def test_threads_stay_on_the_current_gpu(monkeypatch):
     current = threading.local()
+    monkeypatch.setattr("sklearn_charlstm._scoring.cpu_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     monkeypatch.setattr(
@@ -140,6 +141,15 @@ def test_jobs_have_the_gpus_by_turns(monkeypatch, device, n_jobs, expected):
     )
     results = run(names, jobs, n_jobs, torch.device(device))
     assert results == list(enumerate(expected))
+
+
+def test_a_worker_without_a_gpu_says_so(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with (
+        nth_gpu(1),
+        pytest.raises(ValueError, match=r"torch sees 0 CUDA .* use device='auto'"),
+    ):
+        resolve_compute("cuda", "float32")
 
 
 def test_seeded_restores_the_state_also_after_an_error():

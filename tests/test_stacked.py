@@ -79,15 +79,18 @@ def assert_same(one, other):
             torch.testing.assert_close(value, expected_value, atol=1e-5, rtol=1e-4)
 
 
+SMALL = {"dropout": 0.0, "n_networks": 1, "boundaries": False}
+
+
 @pytest.mark.parametrize(
-    ("max_values", "at_once"), [(2**29, [4]), (40_000, None), (1, [1] * 4)]
-)
-@pytest.mark.parametrize(
-    "params",
+    ("params", "max_values", "at_once"),
     [
-        {},
-        {"dropout": 0.0, "n_networks": 1, "boundaries": False},
-        {"output": "sigmoid"},
+        ({}, 2**29, [4]),
+        ({}, 40_000, [3, 1]),
+        ({}, 1, [1, 1, 1, 1]),
+        (SMALL, 2**29, [4]),
+        (SMALL, 15_000, [2, 2]),
+        ({"output": "sigmoid"}, 40_000, [3, 1]),
     ],
 )
 def test_each_is_trained_as_by_itself(monkeypatch, params, max_values, at_once):
@@ -108,8 +111,7 @@ def test_each_is_trained_as_by_itself(monkeypatch, params, max_values, at_once):
     assert can_stack(jobs)
     assert len({len(job.batches) for job in jobs}) == 3
     results = train_stacked(jobs, **HOW, compute=CPU)
-    # In between, by the size of the networks.
-    assert n_jobs == (at_once or ([3, 1] if params == {} else n_jobs))
+    assert n_jobs == at_once
     for k, result in enumerate(results):
         expected = train(make_job(k, **params), **HOW, net_params=None, compute=CPU)
         assert_same(result, expected)
