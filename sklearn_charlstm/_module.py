@@ -126,7 +126,12 @@ class _Network(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(n_inputs, embedding_dim)
+        weight = torch.empty(n_inputs, embedding_dim)
+        if not weight.is_meta:
+            # torch has no kernel for that on the meta device: it would load its
+            # compiler, for a second or two.
+            nn.init.normal_(weight)
+        self.embedding = nn.Embedding.from_pretrained(weight, freeze=False)
         self.lstm = nn.LSTM(
             embedding_dim,
             hidden_size,

@@ -543,6 +543,9 @@ clf = CharLMLanguageClassifier.load(path)
 assert "open" in events, events
 assert not events & {"exec", "compile", "import", "pickle", "os", "subprocess"}, events
 print(clf.predict_log_proba(["the cat"]).tolist())
+clf.sample(clf.classes_[0])
+# It takes torch a second or two to load its compiler.
+assert "torch._dynamo" not in sys.modules
 """
 
 
