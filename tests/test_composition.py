@@ -29,8 +29,9 @@ from sklearn_charlstm import CharLMLanguageClassifier, CharLSTMLanguageModel
 
 @pytest.fixture
 def clf(tiny):
-    # Without joint training, which makes good for few epochs.
-    tiny.update(epochs=15, hidden_size=16, lr=0.02, discriminative_epochs=0)
+    # Without joint training, which makes good for few epochs, and calibration.
+    tiny.update(epochs=15, hidden_size=16, lr=0.02)
+    tiny.update(discriminative_epochs=0, calibration_folds=0)
     return CharLMLanguageClassifier(**tiny)
 
 
@@ -179,7 +180,6 @@ def test_one_against_the_rest(clf, texts, labels):
     ],
 )
 def test_containers_of_texts(clf, texts, labels, container):
-    clf.set_params(calibration_folds=0)
     expected = clone(clf).fit(texts, labels).log_likelihood(texts)
     X = container(texts)
     fitted = clone(clf).fit(X, labels)
