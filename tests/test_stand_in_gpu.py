@@ -1,0 +1,215 @@
+"""What would be computed on a GPU, on a stand-in for one.
+
+It tells nothing of the speed and the roundings of a GPU, but where there is none it
+tells whether all that is computed together is in one place.
+"""
+
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from sklearn_charlstm import CharLMLanguageClassifier, CharLSTMLanguageModel
+
+
+def tensors_of(*values):
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
+
+
+def is_there(tensor):
+    return getattr(tensor, "_is_there", False)
+
+
+def put(result, there):
+    for tensor in tensors_of(result):
+        tensor._is_there = there
+    return result
+
+
+class StandIn(TorchFunctionMode):
+    """Keep what is put on "cuda" on the CPU, and refuse to compute with both."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func == torch.Tensor.device.__get__:
+            return torch.device("cuda:0") if is_there(args[0]) else func(*args)
+        if func == torch.Tensor.grad.__get__:
+            return put(func(*args), is_there(args[0]))
+        if func == torch.Tensor.data.__set__:
+            put(args[0], is_there(args[1]))
+            return func(*args)
+        if func == torch.Tensor.to:
+            device, dtype, *_ = torch._C._nn._parse_to(*args[1:], **kwargs)
+            return self._moved(args[0], device, dtype)
+        if func == torch.Tensor.cpu:
+            return self._moved(args[0], torch.device("cpu"), None)
+        if func == torch.Tensor.pin_memory:
+            return args[0]
+        if kwargs.get("device") is not None:
+            there = torch.device(kwargs["device"]).type == "cuda"
+            if there:
+                kwargs = kwargs | {"device": "cpu"}
+            return put(func(*args, **kwargs), there)
+        tensors = tensors_of(args, kwargs)
+        there = self._place(func, tensors)
+        return put(func(*args, **kwargs), there)
+
+    @staticmethod
+    def _moved(tensor, device, dtype):
+        there = is_there(tensor) if device is None else device.type == "cuda"
+        dtype = dtype or tensor.dtype
+        if (there, dtype) == (is_there(tensor), tensor.dtype):
+            return tensor
+        return put(tensor.to(dtype, copy=True), there)
+
+    @staticmethod
+    def _place(func, tensors):
+        """Return where the result is, or raise an error as torch does."""
+        places = [is_there(tensor) for tensor in tensors]
+        if func in (torch.Tensor.copy_, torch._has_compatible_shallow_copy_type):
+            return places[0]
+        if func == torch.Tensor.numpy and places[0]:
+            raise TypeError("can't convert a CUDA tensor to numpy")
+        # Single numbers go anywhere, and what is there may be indexed from here.
+        indexes = func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__)
+        bound = {
+            there
+            for number, (tensor, there) in enumerate(zip(tensors, places, strict=True))
+            if there or (tensor.dim() and not (indexes and number))
+        }
+        if len(bound) > 1:
+            shapes = [tuple(tensor.shape) for tensor in tensors]
+            raise RuntimeError(f"{func.__name__} in two places: {shapes}, {places}")
+        return True in bound
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    for name, value in {
+        "is_available": True,
+        "is_initialized": True,
+        "device_count": 1,
+        "current_device": 0,
+        "device": nullcontext(),
+        "set_device": None,
+        "manual_seed": None,
+        "get_rng_state": None,
+        "set_rng_state": None,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *args, value=value: value)
+    # What a mode does not see.
+    make = torch.Tensor._make_subclass
+    monkeypatch.setattr(
+        torch.Tensor,
+        "_make_subclass",
+        lambda cls, tensor, *args: put(make(cls, tensor, *args), is_there(tensor)),
+    )
+    generator = torch.Generator
+    monkeypatch.setattr(torch, "Generator", lambda device: generator("cpu"))
+    return StandIn()
+
+
+def test_the_stand_in_refuses_to_mix(stand_in):
+    here = torch.ones(2, 2)
+    with stand_in:
+        there = here.to("cuda")
+        assert (here.device.type, there.device.type) == ("cpu", "cuda")
+        assert (there @ there).mT[torch.tensor([0])].sum().item() == 4
+        made = torch.zeros(2, device="cuda").new_zeros(2)
+        assert made.cpu().numpy().tolist() == [0, 0]
+        for mixed in (
+            lambda: here + there,
+            lambda: here[there.long()],
+            lambda: torch.nn.Linear(2, 2).to("cuda")(here),
+            lambda: torch.nn.Linear(2, 2)(there),
+        ):
+            with pytest.raises(RuntimeError, match="in two places"):
+                mixed()
+        with pytest.raises(TypeError, match="numpy"):
+            there.numpy()
+
+
+LONG = ["hello my friend " * 10, "bonjour les amis " * 12]
+
+
+@pytest.fixture
+def clf(tiny, texts, labels):
+    tiny.update(epochs=1, n_networks=2, discriminative_epochs=0, calibration_folds=0)
+    return CharLMLanguageClassifier(**tiny).fit(texts, labels)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda clf: clf.predict_proba(["the cat", "le chat"]),
+        lambda clf: clf.predict_proba(LONG),
+        lambda clf: clf.set_params(beam=1.0).predict(LONG),
+        lambda clf: clf.sample("eng", 2, max_length=5, guidance=1.0, random_state=0),
+    ],
+)
+def test_a_classifier_is_used(clf, stand_in, use):
+    expected = use(clf)
+    clf.set_params(device="cuda")
+    with stand_in:
+        np.testing.assert_array_equal(use(clf), expected)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda model: model.char_log_likelihood(LONG)[1],
+        lambda model: model.next_char_proba(["the"]),
+        lambda model: model.suggest("the"),
+        lambda model: model.infill("the c", "t and", 2),
+    ],
+)
+def test_a_model_is_used(clf, stand_in, use):
+    model = clf.language_models_[0]
+    expected = use(model)
+    model.set_params(device="cuda")
+    with stand_in:
+        np.testing.assert_array_equal(use(model), expected)
+
+
+@pytest.mark.parametrize("output", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("boundaries", [False, True])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"discriminative_epochs": 1, "calibration_folds": 2},
+        {"num_layers": 2},
+        {"warm_start": True},
+    ],
+)
+def test_a_classifier_is_trained(
+    tiny, texts, labels, stand_in, output, boundaries, params
+):
+    tiny.update(epochs=1, discriminative_epochs=0, calibration_folds=0)
+    tiny.update(output=output, boundaries=boundaries)
+
+    def trained(device):
+        clf = CharLMLanguageClassifier(**tiny | params)
+        clf.set_params(device=device).fit(texts, labels)
+        if params.get("warm_start"):
+            clf.set_params(epochs=2).fit(texts, labels)
+        clf.partial_fit(texts, labels).add_class("deu", ["die Katze"])
+        return clf.predict_proba(texts)
+
+    expected = trained("cpu")
+    with stand_in:
+        np.testing.assert_allclose(trained("cuda"), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_a_model_is_trained(tiny, texts, stand_in, early_stopping):
+    tiny.update(early_stopping=early_stopping)
+    expected = CharLSTMLanguageModel(**tiny).fit(texts)
+    with stand_in:
+        model = CharLSTMLanguageModel(**tiny | {"device": "cuda"}).fit(texts)
+        scores = model.score_samples(texts)
+    np.testing.assert_allclose(scores, expected.score_samples(texts), atol=1e-5)
+    assert model.device_ == "cuda"
