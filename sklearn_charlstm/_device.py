@@ -5,7 +5,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ __all__ = [
     "Compute",
     "n_devices",
     "nth_gpu",
-    "one_thread",
+    "reproducibly",
     "reseed",
     "resolve_compute",
     "seed_of",
@@ -45,6 +45,16 @@ class Compute(NamedTuple):
     def precision(self) -> str:
         """The name of the precision."""
         return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def of_lstm(self) -> tuple[torch.device, torch.dtype]:
+        """Where torch's own LSTM scores and in which precision.
+
+        On a GPU in float32: torch does not lay out other weights as cuDNN needs them,
+        and would do it anew in every call.
+        """
+        dtype = torch.float32 if self.device.type == "cuda" else self.dtype
+        return self.device, dtype
 
     @property
     def can_train(self) -> bool:
@@ -147,19 +157,27 @@ def nth_gpu(number: int) -> Iterator[None]:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def reproducibly() -> Iterator[None]:
     """Let torch compute in one thread for a while, and nothing else beside it.
 
     Sums in another order have other roundings, and training multiplies them: a model
     must not depend on the number of cores or jobs. And the matrices are so small that
     threads wait for each other longer than they compute.
+
+    On a GPU float32 is float32: by default cuDNN's LSTM, but not the other products,
+    rounds to the 10 bits of TF32, and what is computed by the one or the other depends
+    on what is scored or trained together.
     """
+    lstm: Any = torch.backends.cudnn.rnn
     with _PROCESS_STATE:
         n_threads = torch.get_num_threads()
+        precision = lstm.fp32_precision
         try:
             torch.set_num_threads(1)
+            lstm.fp32_precision = "ieee"
             yield
         finally:
+            lstm.fp32_precision = precision
             torch.set_num_threads(n_threads)
 
 
@@ -167,7 +185,7 @@ def one_thread() -> Iterator[None]:
 def seeded(device: torch.device, seed: int) -> Iterator[None]:
     """Seed torch for a while, on the CPU and on `device`, and then restore it.
 
-    To be used within `one_thread`.
+    To be used within `reproducibly`.
     """
     cuda_devices = [device] if device.type == "cuda" else []
     mps_state = torch.mps.get_rng_state() if device.type == "mps" else None

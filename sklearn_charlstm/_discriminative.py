@@ -16,7 +16,7 @@ from skorch.callbacks import Callback, GradientNormClipping
 from torch import nn
 from torch.nn import functional as F
 
-from sklearn_charlstm._device import Compute, one_thread, seeded
+from sklearn_charlstm._device import Compute, reproducibly, seeded
 from sklearn_charlstm._loop import (
     MAX_GRADIENT_NORM,
     BatchesNet,
@@ -443,7 +443,7 @@ def _train_networks(
     report: Callable[[int, float], None] | None,
 ) -> tuple[list[Weights], list[float]]:
     averaging = _Averaging()
-    with one_thread(), seeded(compute.device, batches.seed):
+    with reproducibly(), seeded(compute.device, batches.seed):
         models = []
         for model_weights, params in zip(weights, module_params, strict=True):
             model = CharLSTM(**params)

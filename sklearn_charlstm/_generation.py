@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 from tqdm import tqdm
 
-from sklearn_charlstm._device import Compute, one_thread
+from sklearn_charlstm._device import Compute, reproducibly
 from sklearn_charlstm._module import CharLSTM
 from sklearn_charlstm._networks import Model
 from sklearn_charlstm._scoring import MAX_TOKENS
@@ -65,7 +65,7 @@ class _Reader:
         compute: Compute,
     ) -> None:
         weights, params, vocabulary = model
-        self._module = CharLSTM.from_weights(weights, params).to(*compute)
+        self._module = CharLSTM.from_weights(weights, params).to(*compute.of_lstm)
         self._device = compute.device
         columns = [*map(vocabulary.__getitem__, tokens)]
         if vocabulary.boundaries:
@@ -142,7 +142,7 @@ class _Mixture:
 @contextmanager
 def _inference() -> Iterator[None]:
     # As in scoring: matrices so small that threads would wait for each other.
-    with one_thread(), torch.inference_mode():
+    with reproducibly(), torch.inference_mode():
         yield
 
 

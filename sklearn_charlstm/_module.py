@@ -4,6 +4,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, Self
 
 import numpy as np
@@ -147,7 +148,11 @@ class _Network(nn.Module):
         self, inputs: torch.Tensor, state: _State | None
     ) -> tuple[torch.Tensor, _State]:
         embedded = self.embedding(inputs)  # (windows, steps, embedding)
-        hidden, state = self.lstm(embedded, state)  # (windows, steps, hidden)
+        # On a GPU autocast would make float16 of an LSTM, whatever it is asked for, and
+        # small gradients would be lost.
+        on_gpu = embedded.device.type == "cuda"
+        with torch.autocast("cuda", enabled=False) if on_gpu else nullcontext():
+            hidden, state = self.lstm(embedded, state)  # (windows, steps, hidden)
         return self.linear(self.dropout(hidden)), state
 
 

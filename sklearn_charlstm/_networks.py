@@ -62,14 +62,21 @@ class Levels(NamedTuple):
     @classmethod
     def joined(cls, levels: list[Level], device: torch.device) -> "Levels":
         """Put them on a device."""
-        n_before = np.cumsum([0] + [len(level.inputs) for level in levels[:-1]])
-        history = np.concatenate(
-            [level.history + n for level, n in zip(levels, n_before, strict=True)]
+        sizes = [len(level.inputs) for level in levels]
+        n_before = np.cumsum([0, *sizes[:-1]])
+        # Each in one copy: a GPU is waited for in every one.
+        source, inputs, history = (
+            torch.from_numpy(np.concatenate(parts)).to(device)
+            for parts in (
+                [level.source for level in levels],
+                [level.inputs for level in levels],
+                [level.history + n for level, n in zip(levels, n_before, strict=True)],
+            )
         )
         return cls(
-            [torch.from_numpy(level.source).to(device) for level in levels],
-            [torch.from_numpy(level.inputs).to(device) for level in levels],
-            torch.from_numpy(history).to(device),
+            list(source.split(sizes)),
+            list(inputs.split(sizes)),
+            history,
             np.concatenate([level.targets for level in levels]),
         )
 
@@ -142,6 +149,8 @@ class Networks:
 
     def read_levels(self, levels: Levels) -> _Scores:
         """Compute log p(target | history) of all prefixes, level after level."""
+        # Now: once the steps are on their way a GPU would end them before it copies.
+        outputs = torch.from_numpy(self._output[levels.targets]).to(self._device)
         steps = zip(levels.source, levels.inputs, strict=True)
         hidden = torch.cat([self._read_level(*step) for step in steps], dim=1)
         # The outputs of all levels in one product.
@@ -150,7 +159,6 @@ class Networks:
         if self._is_sigmoid:
             logits = F.logsigmoid(logits)
         log_total = torch.logsumexp(logits, dim=2)
-        outputs = torch.from_numpy(self._output[levels.targets]).to(self._device)
         log_proba = logits[:, levels.history, outputs] - log_total[:, levels.history]
         scores = torch.logsumexp(log_proba, dim=0) - math.log(len(log_proba))
         return self._shared(scores, levels.targets)
@@ -216,17 +224,22 @@ class Networks:
             # torch's own loop over the steps.
             weights, params, _ = self._model
             self._module = CharLSTM.from_weights(weights, params)
-            self._module.to(*self._compute)
+            self._module.to(*self._compute.of_lstm)
         # Here a state of shape (networks, texts, hidden) for each layer, there one of
         # (networks * layers, texts, hidden).
         hidden, cell = (
-            torch.stack([part[:, : len(inputs)] for part in parts], dim=1).flatten(0, 1)
+            torch.stack([part[:, : len(inputs)] for part in parts], dim=1)
+            .flatten(0, 1)
+            .to(*self._compute.of_lstm)
             for parts in zip(*self._state, strict=True)
         )
         logits, state = self._module(
             torch.from_numpy(self._input[inputs]).to(self._device), (hidden, cell)
         )
-        hidden, cell = (part.unflatten(0, (-1, len(self._state))) for part in state)
+        hidden, cell = (
+            part.unflatten(0, (-1, len(self._state))).to(*self._compute)
+            for part in state
+        )
         self._state = list(zip(hidden.unbind(1), cell.unbind(1), strict=True))
         outputs = torch.from_numpy(self._output[targets]).to(self._device)
         log_proba = self._module.log_probabilities(logits)

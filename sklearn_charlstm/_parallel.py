@@ -37,7 +37,11 @@ def _numbered(
     **kwargs: Any,
 ) -> tuple[int, Any]:
     with nth_gpu(number) if by_turns else nullcontext():
-        return number, function(*args, **kwargs)
+        result = function(*args, **kwargs)
+        if torch.cuda.is_initialized():
+            # torch keeps what was freed, and other processes want it.
+            torch.cuda.empty_cache()
+        return number, result
 
 
 def run(

@@ -12,7 +12,7 @@ import torch
 from joblib import cpu_count, effective_n_jobs
 from numpy.typing import NDArray
 
-from sklearn_charlstm._device import Compute, one_thread
+from sklearn_charlstm._device import Compute, reproducibly
 from sklearn_charlstm._networks import MAX_LOGITS, Levels, Model, Networks
 from sklearn_charlstm._prefixes import PrefixTree
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
@@ -25,9 +25,11 @@ __all__ = [
 
 # Bounds on memory: texts read side by side, and their tokens before the scores are
 # handed on. On a CPU the states of more texts do not fit into its cache.
-MAX_TEXTS = {"cpu": 2**10, "cuda": 2**14, "mps": 2**14}
+MAX_TEXTS = 2**10
 MAX_TOKENS = 2**14
 MAX_STEPS = 256
+# Times as many texts and tokens on a GPU, which is idle with less.
+ON_GPU = 16
 
 # More steps than that, of texts with nothing in common, are left to torch's LSTM.
 MIN_STEPS = 32
@@ -152,7 +154,7 @@ def in_threads(n_jobs: int | None, n_models: int, n_tokens: int) -> Iterator[_Ma
         if torch.cuda.is_initialized()
         else {}
     )
-    with one_thread(), ThreadPoolExecutor(n_threads, **on_gpu) as pool:
+    with reproducibly(), ThreadPoolExecutor(n_threads, **on_gpu) as pool:
         yield map if n_threads == 1 else pool.map
 
 
@@ -203,8 +205,9 @@ def _scored(
         model.module_params["n_networks"] * model.vocabulary.n_outputs
         for model in models
     )
-    max_tokens = max(1, min(MAX_TOKENS, MAX_LOGITS // n_logits))
-    max_texts = min(MAX_TEXTS[compute.device.type], max_tokens)
+    n_times = 1 if compute.device.type == "cpu" else ON_GPU
+    max_tokens = max(1, min(n_times * MAX_TOKENS, MAX_LOGITS // n_logits))
+    max_texts = min(n_times * MAX_TEXTS, max_tokens)
     for rows in _side_by_side(lengths, max_texts, max_tokens):
         of_rows = starts[rows], lengths[rows]
         tree = PrefixTree(token_at, *of_rows, first_input=len(tokens))

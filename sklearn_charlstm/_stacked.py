@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sklearn_charlstm._device import Compute, one_thread, seed_of
+from sklearn_charlstm._device import Compute, reproducibly, seed_of
 from sklearn_charlstm._loop import RunningAverage, check_finite, on_device
 from sklearn_charlstm._module import mean_log_probabilities
 from sklearn_charlstm._stack import Stack
@@ -87,7 +87,7 @@ def train_stacked(
     n_targets = max(math.ceil(len(job.batches.ids) / len(job.batches)) for job in jobs)
     at_once = max(1, MAX_VALUES // (n_targets * _values_per_target(jobs)))
     results: dict[int, _Result] = {}
-    with one_thread():
+    with reproducibly():
         for begin in range(0, len(jobs), at_once):
             part = order[begin : begin + at_once]
             of_part = _train([jobs[k] for k in part], lr, weight_decay, compute)

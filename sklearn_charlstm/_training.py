@@ -14,7 +14,7 @@ from skorch.callbacks import Callback, GradientNormClipping
 from torch import nn
 from torch.nn import functional as F
 
-from sklearn_charlstm._device import Compute, one_thread, seeded
+from sklearn_charlstm._device import Compute, reproducibly, seeded
 from sklearn_charlstm._loop import (
     MAX_GRADIENT_NORM,
     BatchesNet,
@@ -293,7 +293,7 @@ def initial_state(module_params: dict[str, Any], seed: int) -> TrainingState:
     state : TrainingState
     """
     cpu = torch.device("cpu")
-    with one_thread(), seeded(cpu, seed):
+    with reproducibly(), seeded(cpu, seed):
         weights = CharLSTM(**module_params).numpy_weights()
     return TrainingState(weights, weights)
 
@@ -372,7 +372,7 @@ def train(
         "verbose": 0,
     }
     module_settings = {f"module__{key}": value for key, value in module_params.items()}
-    with one_thread(), seeded(compute.device, batches.seed):
+    with reproducibly(), seeded(compute.device, batches.seed):
         net = _LanguageModelNet(CharLSTM, **(settings | module_settings | net_params))
         net.initialize()
         net.module_.load_numpy_weights(state.weights)

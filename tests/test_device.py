@@ -6,7 +6,13 @@ import torch
 from sklearn.utils.parallel import Parallel, delayed
 
 from sklearn_charlstm import CharLMLanguageClassifier
-from sklearn_charlstm._device import Compute, nth_gpu, resolve_compute, seeded
+from sklearn_charlstm._device import (
+    Compute,
+    nth_gpu,
+    reproducibly,
+    resolve_compute,
+    seeded,
+)
 from sklearn_charlstm._parallel import run
 from sklearn_charlstm._scoring import MIN_TOKENS, in_threads
 
@@ -150,6 +156,19 @@ def test_a_worker_without_a_gpu_says_so(monkeypatch):
         pytest.raises(ValueError, match=r"torch sees 0 CUDA .* use device='auto'"),
     ):
         resolve_compute("cuda", "float32")
+
+
+def test_float32_is_not_rounded_and_what_was_set_comes_back():
+    lstm = torch.backends.cudnn.rnn
+    before = lstm.fp32_precision, torch.get_num_threads()
+    within = []
+    with pytest.raises(ZeroDivisionError), reproducibly():
+        within += [lstm.fp32_precision, torch.get_num_threads() / 0]
+    assert (lstm.fp32_precision, torch.get_num_threads()) == before
+    with reproducibly():
+        within += [lstm.fp32_precision, torch.get_num_threads()]
+    assert within == ["ieee", 1]
+    assert (lstm.fp32_precision, torch.get_num_threads()) == before
 
 
 def test_seeded_restores_the_state_also_after_an_error():

@@ -16,7 +16,7 @@ import torch
 from skorch.callbacks import Callback
 
 from sklearn_charlstm import CharLMLanguageClassifier, CharLSTMLanguageModel
-from sklearn_charlstm._device import one_thread
+from sklearn_charlstm._device import reproducibly
 
 psutil = pytest.importorskip("psutil")
 
@@ -207,7 +207,7 @@ def test_control_c_leaves_torch_its_threads(monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "set_num_threads", interrupted)
-    with pytest.raises(KeyboardInterrupt), one_thread():
+    with pytest.raises(KeyboardInterrupt), reproducibly():
         pass
     assert torch.get_num_threads() == n_threads
 

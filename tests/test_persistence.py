@@ -578,7 +578,7 @@ def test_what_was_trained_on_a_gpu_loads_without_one(tiny, texts, path):
     fitted = classifier(tiny, texts)
     fitted.save(path)
     loaded = CharLMLanguageClassifier.load(path, device="cpu")
-    np.testing.assert_allclose(scores(loaded, texts), scores(fitted, texts), rtol=1e-5)
+    np.testing.assert_allclose(scores(loaded, texts), scores(fitted, texts), rtol=1e-4)
 
 
 # Pickles

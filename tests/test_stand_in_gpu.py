@@ -90,16 +90,18 @@ class StandIn(TorchFunctionMode):
 def stand_in(monkeypatch):
     for name, value in {
         "is_available": True,
+        "is_bf16_supported": True,
         "is_initialized": True,
         "device_count": 1,
         "current_device": 0,
         "device": nullcontext(),
         "set_device": None,
+        "empty_cache": None,
         "manual_seed": None,
         "get_rng_state": None,
         "set_rng_state": None,
     }.items():
-        monkeypatch.setattr(torch.cuda, name, lambda *args, value=value: value)
+        monkeypatch.setattr(torch.cuda, name, lambda *a, value=value, **k: value)
     # What a mode does not see.
     make = torch.Tensor._make_subclass
     monkeypatch.setattr(
@@ -172,6 +174,26 @@ def test_a_model_is_used(clf, stand_in, use):
     model.set_params(device="cuda")
     with stand_in:
         np.testing.assert_array_equal(use(model), expected)
+
+
+def test_the_lower_precision(clf, texts, labels, stand_in):
+    expected = clf.predict_log_proba([*texts, *LONG])
+    clf.set_params(device="cuda", precision="bfloat16")
+    seen = set()
+
+    def note(module, inputs, outputs):
+        if isinstance(module, torch.nn.LSTM):
+            seen.add((outputs[0].dtype, torch.is_autocast_enabled("cuda")))
+
+    with stand_in, torch.nn.modules.module.register_module_forward_hook(note):
+        found = clf.predict_log_proba([*texts, *LONG])
+        np.testing.assert_allclose(found, expected, atol=0.05, rtol=0.02)
+        clf.sample("eng", max_length=5)
+        clf.set_params(discriminative_epochs=1).fit(texts, labels)
+        clf.predict(texts)
+    # Of cuDNN's LSTM torch makes float16, or lays out its weights again and again.
+    assert clf.precision_ == "bfloat16"
+    assert seen == {(torch.float32, False)}
 
 
 @pytest.mark.parametrize("output", ["softmax", "sigmoid"])
