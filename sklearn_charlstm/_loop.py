@@ -201,6 +201,18 @@ class BatchesNet(NeuralNet):
         with self.compute.autocast():
             return super().infer(x, **fit_params)
 
+    # skorch goes through all modules in every step, and in the joint training of many
+    # classes there are hundreds, of which a step needs a few.
+
+    def _set_training(self, training: bool = True) -> None:
+        if self.module_.training != training:
+            super()._set_training(training)
+
+    def get_all_learnable_params(self) -> Any:
+        if not hasattr(self, "learnable_"):
+            self.learnable_ = list(super().get_all_learnable_params())
+        return iter(self.learnable_)
+
     @property
     def _default_callbacks(self) -> list[Any]:
         return []
