@@ -219,11 +219,13 @@ def test_a_classifier_is_trained(
         if params.get("warm_start"):
             clf.set_params(epochs=2).fit(texts, labels)
         clf.partial_fit(texts, labels).add_class("deu", ["die Katze"])
-        return clf.predict_proba(texts)
+        return clf.decision_function(texts)
 
     expected = trained("cpu")
+    # The roundings of one step for all models, which the training after it multiplies;
+    # how small they are is in test_stacked.
     with stand_in:
-        np.testing.assert_allclose(trained("cuda"), expected, atol=1e-3)
+        np.testing.assert_allclose(trained("cuda"), expected, rtol=5e-3)
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])
