@@ -34,6 +34,7 @@ from torch.nn import functional as F
 
 from sklearn_charlstm import CharLMLanguageClassifier, CharLSTMLanguageModel
 from sklearn_charlstm._device import Compute
+from sklearn_charlstm._estimates import Estimates
 from sklearn_charlstm._loop import MAX_GRADIENT_NORM
 from sklearn_charlstm._module import CharLSTM
 from sklearn_charlstm._vocabulary import Vocabulary
@@ -96,14 +97,16 @@ def plain_loop(text, model):
         dropout=model.dropout,
         output="softmax",
     )
+    estimates = Estimates([batches.estimates], torch.device("cpu"))
     optimizer = torch.optim.AdamW(module.parameters(), lr=model.lr, fused=True)
     average = [p.detach().clone() for p in module.parameters()]
     n_updates = 0
     torch.set_num_threads(1)
     for _ in range(model.epochs):
-        for inputs, (_, _, probabilities) in batches:
+        for inputs, (targets, _, nodes, beyond, n_kept) in batches:
             logits, _ = module(torch.from_numpy(inputs))
-            wanted = torch.from_numpy(probabilities).expand(logits.shape)
+            places = (torch.from_numpy(part)[None] for part in (targets, nodes, beyond))
+            wanted = estimates(*places, n_kept).expand(logits.shape)
             loss = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(0, 2))
             optimizer.zero_grad()
             loss.backward()

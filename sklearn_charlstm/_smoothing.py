@@ -15,6 +15,10 @@ __all__ = ["ORDER", "KneserNey"]
 # The length of the longest n-grams that are counted.
 ORDER = 5
 
+# Probabilities of histories that are computed once, 16 megabytes for each class: of all
+# histories in a hundred thousand characters of most languages.
+MAX_TABLE = 2**22
+
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.floating]
 
@@ -84,6 +88,16 @@ class KneserNey:
     weights : ndarray of shape (n_texts,)
     vocabulary : Vocabulary
 
+    Attributes
+    ----------
+    table : ndarray of shape (n_short, n_outputs), float32
+        The distributions after the first nodes, which are the shortest histories.
+    kept : csr_array of shape (n_nodes, n_outputs), float32
+        For the others what the discounts leave of the probability of each token. To it
+        comes `rest` times its probability at the node `shorter`.
+    rest : ndarray of shape (n_nodes,), float32
+    shorter : ndarray of shape (n_nodes,), int64
+
     References
     ----------
     .. [1] S. Chen and J. Goodman, "An empirical study of smoothing techniques for
@@ -103,19 +117,21 @@ class KneserNey:
             tables.append(_Table.of(history[used], ids[used], weights[used], shape))
         # A node is a history: the probabilities that its discounted counts give, and
         # the node of the history without its first token, which shares out the rest.
-        # Node 0 stands for what is before all counts, where every token is as likely
-        # not in its row, which would be the only dense one.
+        # Node 0 stands for what is before all counts, where every token is as likely.
+        sizes = vocabulary.output_sizes
+        base = (sizes / sizes.sum()).astype(np.float32)
         kept = [csr_array((1, vocabulary.n_outputs))]
         rest: list[_Floats] = [np.ones(1)]
         shorter_nodes = [np.zeros(1, dtype=np.int64)]
-        n_nodes = 1
+        # Where the nodes of the histories of each length end.
+        ends = [1]
         below = np.zeros(1, dtype=np.int64)
         self._nodes = np.empty((ORDER, len(ids)), dtype=np.int64)
         for length, table in enumerate(tables):
             n_histories = table.counts.shape[0]
             # A history is used as it is, with the counts of its tokens, or for what
             # longer ones leave, with the counts of different tokens before it.
-            self._nodes[length] = n_nodes + histories[length]
+            self._nodes[length] = ends[-1] + histories[length]
             used_as = [table]
             if length + 1 < ORDER:
                 longer = tables[length + 1]
@@ -125,18 +141,43 @@ class KneserNey:
                 kept.append(kept_here)
                 rest.append(rest_here)
                 shorter_nodes.append(below[shorter[length]])
-            n_nodes += n_histories * len(used_as)
-            below = n_nodes - n_histories + np.arange(n_histories)
-        self._kept = vstack(kept, format="csr", dtype=np.float32)
-        self._rest = np.concatenate(rest).astype(np.float32)
-        self._shorter = np.concatenate(shorter_nodes)
-        sizes = vocabulary.output_sizes
-        self._base = (sizes / sizes.sum()).astype(np.float32)
+            ends.append(ends[-1] + n_histories * len(used_as))
+            below = ends[-1] - n_histories + np.arange(n_histories)
+        self.kept = vstack(kept, format="csr", dtype=np.float32)
+        self.rest = np.concatenate(rest).astype(np.float32)
+        self.shorter = np.concatenate(shorter_nodes)
+        # The distributions after short histories are looked up, and the way to them
+        # ends there.
+        fits = [end * vocabulary.n_outputs <= MAX_TABLE for end in ends]
+        n_in_table = ends[fits.count(True) - 1]
+        self._n_levels = fits.count(False)
+        self.table = self._distributions(n_in_table, base)
+        none = csr_array((n_in_table, vocabulary.n_outputs), dtype=np.float32)
+        self.kept = vstack([none, self.kept[n_in_table:]], format="csr")
+        self.rest[:n_in_table] = 1
+        self.shorter[:n_in_table] = np.arange(n_in_table)
 
-    def distributions(
+    def _distributions(self, n_nodes: int, base: NDArray[np.float32]) -> _Floats:
+        """Compute those after the first nodes."""
+        node = np.arange(n_nodes)
+        shares = np.empty((n_nodes, ORDER), dtype=np.float32)
+        nodes = np.empty((n_nodes, ORDER), dtype=np.int64)
+        share = np.ones(n_nodes, dtype=np.float32)
+        for step in range(ORDER):
+            nodes[:, step] = node
+            shares[:, step] = share
+            share = share * self.rest[node]
+            node = self.shorter[node]
+        mixture = csr_array(
+            (shares.ravel(), nodes.ravel(), np.arange(0, nodes.size + 1, ORDER)),
+            shape=(n_nodes, self.kept.shape[0]),
+        )
+        return (mixture @ self.kept).toarray() + share[:, None] * base
+
+    def nodes(
         self, places: NDArray[np.integer], n_before: NDArray[np.integer]
-    ) -> NDArray[np.float32]:
-        """Return the smoothed distributions at places of the texts.
+    ) -> NDArray[np.int64]:
+        """Return the histories of tokens of the texts.
 
         Parameters
         ----------
@@ -148,24 +189,21 @@ class KneserNey:
 
         Returns
         -------
-        probabilities : ndarray of the same shape and n_outputs, float32
+        nodes : ndarray of the same shape, int64
         """
-        node = self._nodes[np.minimum(n_before, ORDER - 1), places].ravel()
-        shares = np.empty((len(node), ORDER), dtype=np.float32)
-        nodes = np.empty((len(node), ORDER), dtype=np.int64)
-        share = np.ones(len(node), dtype=np.float32)
-        for step in range(ORDER):
-            nodes[:, step] = node
-            shares[:, step] = share
-            share = share * self._rest[node]
-            node = self._shorter[node]
-        begins = np.arange(0, nodes.size + 1, ORDER)
-        n_nodes, n_outputs = self._kept.shape
-        mixture = csr_array(
-            (shares.ravel(), nodes.ravel(), begins), shape=(len(nodes), n_nodes)
-        )
-        probabilities = (mixture @ self._kept).toarray() + share[:, None] * self._base
-        return probabilities.reshape(*places.shape, n_outputs)
+        return self._nodes[np.minimum(n_before, ORDER - 1), places]
+
+    def n_kept(self, nodes: NDArray[np.integer]) -> list[int]:
+        """Count the probabilities that are kept at nodes, and after each step back.
+
+        As many steps as lead from the longest histories to the table.
+        """
+        lengths = np.diff(self.kept.indptr)
+        numbers = []
+        for _ in range(self._n_levels):
+            numbers.append(int(lengths[nodes].sum()))
+            nodes = self.shorter[nodes]
+        return numbers
 
 
 def _histories(

@@ -7,16 +7,74 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
 from sklearn_charlstm._loop import MAX_GRADIENT_NORM
-from sklearn_charlstm._module import Weights, at_least_float32, split_networks
+from sklearn_charlstm._module import (
+    Weights,
+    at_least_float32,
+    join_networks,
+    split_networks,
+)
 
-__all__ = ["Stack"]
+__all__ = ["Stack", "stacked", "unstacked"]
 
 # The logit of a padded output. Not -inf, which times a probability of 0 is NaN.
 _NEVER = -1e30
+
+
+def stacked(weights: Sequence[Weights]) -> Weights:
+    """Put the weights of several models into one array for each weight of a network.
+
+    Parameters
+    ----------
+    weights : sequence of dicts of str to ndarray
+        Of `CharLSTM`, of the same sizes but for the alphabets.
+
+    Returns
+    -------
+    arrays : dict of str to ndarray of shape (n_models * n_networks, ...)
+        By the names of the first network. What belongs to an alphabet is padded with
+        zeros to the size of the largest.
+    """
+    networks = [part for of_model in weights for part in split_networks(of_model)]
+    return {name: _padded([part[name] for part in networks]) for name in networks[0]}
+
+
+def unstacked(arrays: Weights, like: Sequence[Weights]) -> list[Weights]:
+    """Return what `stacked` got.
+
+    Parameters
+    ----------
+    arrays : dict of str to ndarray
+    like : sequence of dicts of str to ndarray
+        Of the same shapes as what is returned.
+    """
+    row = 0
+    weights = []
+    for of_model in like:
+        networks = []
+        for network in split_networks(of_model):
+            networks.append(
+                {
+                    name: arrays[name][row, : len(values)].copy()
+                    for name, values in network.items()
+                }
+            )
+            row += 1
+        weights.append(join_networks(networks))
+    return weights
+
+
+def _padded(arrays: Sequence[np.ndarray]) -> NDArray[np.float32]:
+    """Put arrays of other lengths into one, with zeros at their ends."""
+    longest = max(map(len, arrays))
+    padded = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), dtype=np.float32)
+    for row, array in zip(padded, arrays, strict=True):
+        row[: len(array)] = array
+    return padded
 
 
 class Stack:
@@ -30,13 +88,17 @@ class Stack:
         Arguments of `CharLSTM`.
     weights : sequence of n_models dicts of str to ndarray
         Where to start from.
+    sizes : sequence of int
+        Of groups of models, one after the other, that are always trained together.
     device : torch.device
 
     Attributes
     ----------
-    models : list of n_models dicts of str to Parameter
-        The weights of each model, by the names of its `CharLSTM`: parts of the tensors
-        of all, where they can be changed.
+    rows : list of slices
+        Where the networks of each group are in the tensors of all.
+    groups : list of dicts of str to Parameter
+        The weights of each group, by the names of `stacked`: parts of the tensors of
+        all, where they can be changed.
     n_outputs : int
         Of the largest alphabet.
     output : {'softmax', 'sigmoid'}
@@ -46,6 +108,7 @@ class Stack:
         self,
         module_params: Sequence[dict[str, Any]],
         weights: Sequence[Weights],
+        sizes: Sequence[int],
         device: torch.device,
     ) -> None:
         params = module_params[0]
@@ -54,29 +117,24 @@ class Stack:
         self._dropout = params["dropout"]
         self._hidden_size = params["hidden_size"]
         self._device = device
-        networks = [part for of_model in weights for part in split_networks(of_model)]
+        self._n_models = len(weights)
         self._tensors = {
-            name: _padded([network[name] for network in networks]).to(device)
-            for name in networks[0]
+            name: torch.from_numpy(array).to(device).requires_grad_()
+            for name, array in stacked(weights).items()
         }
-        self.models: list[dict[str, nn.Parameter]] = []
-        # Of each weight of a model: itself, its tensor, its place there.
-        self._parts: list[list[tuple[nn.Parameter, torch.Tensor, Any]]] = []
-        for k, of_model in enumerate(weights):
-            self.models.append({})
-            self._parts.append([])
-            for name, values in of_model.items():
-                _, number, weight = name.split(".", 2)
-                tensor = self._tensors[f"networks.0.{weight}"]
-                place = k * self._n_networks + int(number), slice(len(values))
-                part = nn.Parameter(tensor[place])
-                self.models[-1][name] = part
-                self._parts[-1].append((part, tensor, place))
-        for tensor in self._tensors.values():
-            tensor.requires_grad_()
-        sizes = np.array([params["n_outputs"] for params in module_params])
-        self.n_outputs = int(sizes.max())
-        is_padding = np.arange(self.n_outputs) >= sizes[:, None]
+        ends = np.cumsum(sizes) * self._n_networks
+        begins = [0, *ends[:-1]]
+        self.rows = [slice(*group) for group in zip(begins, ends, strict=True)]
+        self.groups = [
+            {
+                name: nn.Parameter(tensor[rows].detach())
+                for name, tensor in self._tensors.items()
+            }
+            for rows in self.rows
+        ]
+        n_outputs = np.array([params["n_outputs"] for params in module_params])
+        self.n_outputs = int(n_outputs.max())
+        is_padding = np.arange(self.n_outputs) >= n_outputs[:, None]
         padding = torch.from_numpy(np.where(is_padding, _NEVER, 0)).float()
         self._padding = padding[:, None, None, None].to(device)
 
@@ -156,7 +214,7 @@ class Stack:
             tensor.grad = None
         loss.backward()
         gradients = [
-            tensor.grad.view(len(self.models), -1)
+            tensor.grad.view(self._n_models, -1)
             for tensor in self._tensors.values()
             if tensor.grad is not None
         ]
@@ -165,18 +223,19 @@ class Stack:
         shares = (MAX_GRADIENT_NORM / (norms + 1e-6)).clamp(max=1)
         for gradient in gradients:
             gradient.mul_(shares[:, None])
-        for k, parts in enumerate(self._parts):
-            for part, tensor, place in parts:
-                part.grad = tensor.grad[place] if k < n_models else None  # type: ignore[index]
+        for rows, group in zip(self.rows, self.groups, strict=True):
+            is_read = rows.stop <= n_models * self._n_networks
+            for part, tensor in zip(
+                group.values(), self._tensors.values(), strict=True
+            ):
+                part.grad = tensor.grad[rows] if is_read else None  # type: ignore[index]
 
-
-def _padded(arrays: Sequence[np.ndarray]) -> torch.Tensor:
-    """Put arrays of other lengths into one tensor, with zeros at their ends."""
-    longest = max(map(len, arrays))
-    stacked = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), dtype=np.float32)
-    for row, array in zip(stacked, arrays, strict=True):
-        row[: len(array)] = array
-    return torch.from_numpy(stacked)
+    def weights(self) -> Weights:
+        """Return the weights of all networks, as of `stacked`."""
+        return {
+            name: tensor.detach().cpu().numpy()
+            for name, tensor in self._tensors.items()
+        }
 
 
 def _lstm(gates: torch.Tensor, recurrent: torch.Tensor) -> torch.Tensor:

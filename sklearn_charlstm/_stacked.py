@@ -2,9 +2,9 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
-import copy
 import math
 from collections.abc import Sequence
+from itertools import groupby, zip_longest
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 from sklearn_charlstm._device import Compute, reproducibly, seed_of
+from sklearn_charlstm._estimates import Estimates
 from sklearn_charlstm._loop import RunningAverage, check_finite, on_device
-from sklearn_charlstm._module import mean_log_probabilities
-from sklearn_charlstm._stack import Stack
+from sklearn_charlstm._module import (
+    Weights,
+    mean_log_probabilities,
+    split_networks,
+)
+from sklearn_charlstm._stack import Stack, stacked, unstacked
 from sklearn_charlstm._training import (
     CRITERIA,
     TrainingJob,
@@ -29,7 +34,9 @@ __all__ = ["can_stack", "train_stacked"]
 # Padding comes on top, where some classes have long texts and others short ones.
 MAX_VALUES = 2**29
 
-_Batch = tuple[NDArray[Any], ...]
+# What AdamW keeps of each weight.
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
 _Result = tuple[TrainingState, list[float]]
 
 
@@ -82,8 +89,7 @@ def train_stacked(
     results : list of tuples
         State and loss curve of each model, as of `train`.
     """
-    # Those that still have batches are always the first ones.
-    order = sorted(range(len(jobs)), key=lambda k: -len(jobs[k].batches))
+    order = sorted(range(len(jobs)), key=lambda k: _pace(jobs[k]))
     n_targets = max(math.ceil(len(job.batches.ids) / len(job.batches)) for job in jobs)
     at_once = max(1, MAX_VALUES // (n_targets * _values_per_target(jobs)))
     results: dict[int, _Result] = {}
@@ -105,27 +111,53 @@ def _values_per_target(jobs: Sequence[TrainingJob]) -> int:
     return params["n_networks"] * of_network
 
 
+def _pace(job: TrainingJob) -> tuple[int, int, float]:
+    """Return what models have in common that are always updated together.
+
+    Those that still have batches are always the first ones.
+    """
+    return -len(job.batches), job.state.n_updates, _n_steps(job)
+
+
+def _n_steps(job: TrainingJob) -> float:
+    """Return how many steps the optimizer has made: it may be newer than the model."""
+    if job.state.optimizer is None:
+        return 0.0
+    _, by_number = job.state.optimizer
+    return float(by_number[0]["step"])
+
+
 def _train(
     jobs: Sequence[TrainingJob], lr: float, weight_decay: float, compute: Compute
 ) -> list[_Result]:
-    """Train models that come by the number of their batches, the most first."""
+    """Train models that come in the order of `_pace`."""
     device = compute.device
+    groups = [list(group) for _, group in groupby(jobs, _pace)]
     stack = Stack(
         [job.module_params for job in jobs],
         [job.state.weights for job in jobs],
+        [len(group) for group in groups],
         device,
     )
+    average = stacked([job.state.average for job in jobs])
     averages = [
-        RunningAverage(model, job.state.average, job.state.n_updates)
-        for model, job in zip(stack.models, jobs, strict=True)
+        RunningAverage(
+            weights,
+            {name: values[rows] for name, values in average.items()},
+            group[0].state.n_updates,
+        )
+        for group, rows, weights in zip(groups, stack.rows, stack.groups, strict=True)
     ]
+    estimates = Estimates(
+        [job.batches.estimates for job in jobs if job.batches.estimates], device
+    )
     optimizer = torch.optim.AdamW(
-        [weight for model in stack.models for weight in model.values()],
+        [weight for group in stack.groups for weight in group.values()],
         lr=lr,
         weight_decay=weight_decay,
         fused=True,
     )
-    _load_states(optimizer, jobs)
+    _load_states(optimizer, groups, stack.rows)
     generators = [torch.Generator(device) for _ in jobs]
     n_batches = np.array([len(job.batches) for job in jobs])
     loss_curves: list[list[float]] = [[] for _ in jobs]
@@ -141,15 +173,20 @@ def _train(
             masks = stack.dropout_masks(
                 [len(inputs) for inputs, _ in batches], generators[:n_models]
             )
-            inputs, *y = _padded(batches, stack.n_outputs)
-            n_targets[:n_models] += np.count_nonzero(y[0] != IGNORE, axis=(1, 2))
+            batch = _padded(batches)
+            n_targets[:n_models] += np.count_nonzero(batch[1] != IGNORE, axis=(1, 2))
+            inputs, targets, weights, scale, nodes, beyond = on_device(batch, device)
             with compute.autocast():
-                logits = stack.logits(on_device(inputs, device), masks)
-            loss, of_models = _losses(logits, on_device(tuple(y), device), stack.output)
+                logits = stack.logits(inputs, masks)
+            wanted = estimates(targets, nodes, beyond, _n_kept(batches))
+            loss, of_models = _losses(
+                logits, wanted, targets, weights, scale, output=stack.output
+            )
             stack.backward(loss, n_models)
             optimizer.step()
-            for average in averages[:n_models]:
-                average.update()
+            for group, running in zip(groups, averages, strict=True):
+                if step < len(group[0].batches):
+                    running.update()
             sums[:n_models] += of_models
         # Here, once in an epoch, the device is waited for.
         losses = (sums.cpu().numpy() / n_targets).tolist()
@@ -158,24 +195,29 @@ def _train(
             loss_curve.append(loss_of_job)
             if job.report is not None:
                 job.report(job.batches.epoch, loss_of_job)
-    return [
-        (
-            TrainingState(
-                {name: w.detach().cpu().numpy().copy() for name, w in model.items()},
-                average.weights(),
-                average.n_updates,
-                ("AdamW", state),
-            ),
-            loss_curve,
-        )
-        for model, average, state, loss_curve in zip(
-            stack.models, averages, _states(optimizer, jobs), loss_curves, strict=True
-        )
-    ]
+    like = [job.state.weights for job in jobs]
+    states = map(
+        TrainingState,
+        unstacked(stack.weights(), like),
+        unstacked(_joined([running.weights() for running in averages]), like),
+        [
+            running.n_updates
+            for group, running in zip(groups, averages, strict=True)
+            for _ in group
+        ],
+        [("AdamW", state) for state in _states(optimizer, groups)],
+    )
+    return list(zip(states, loss_curves, strict=True))
 
 
 def _losses(
-    logits: torch.Tensor, y: tuple[torch.Tensor, ...], output: str
+    logits: torch.Tensor,
+    wanted: torch.Tensor,
+    targets: torch.Tensor,
+    weights: torch.Tensor,
+    scale: torch.Tensor,
+    *,
+    output: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Compute what is to be minimised, and for each model the loss to report.
 
@@ -186,9 +228,8 @@ def _losses(
     of_models : tensor of shape (n_models,)
         Negative log-likelihood in nats, summed over the targets.
     """
-    targets, weights, scale, probabilities = y
     criterion, settings = CRITERIA[output]
-    wanted = probabilities[:, None].expand(logits.shape)
+    wanted = wanted[:, None].expand(logits.shape)
     losses = criterion(**settings)(logits.flatten(0, 3), wanted.flatten(0, 3))
     # Each network by itself, as in `train`.
     losses = losses.view(logits.shape[:-1]).mean(dim=1)
@@ -201,7 +242,7 @@ def _losses(
     return loss, of_models
 
 
-def _padded(batches: Sequence[Any], n_outputs: int) -> _Batch:
+def _padded(batches: Sequence[Any]) -> tuple[NDArray[Any], ...]:
     """Put batches side by side, of the size of the largest.
 
     Returns
@@ -209,43 +250,109 @@ def _padded(batches: Sequence[Any], n_outputs: int) -> _Batch:
     inputs, targets : ndarrays of shape (n_models, n_windows, n_steps), int64
     weights, scale : ndarrays of shape (n_models, n_windows), float32
         Of a window, and what its targets count in the mean over its batch.
-    probabilities : ndarray of shape (n_models, n_windows, n_steps, n_outputs), float32
+    nodes, beyond : ndarrays of the shape of `inputs`, int64 and bool
     """
     shape = (len(batches), *np.max([inputs.shape for inputs, _ in batches], axis=0))
     inputs = np.zeros(shape, dtype=np.int64)
     targets = np.full(shape, IGNORE)
     weights = np.zeros(shape[:2], dtype=np.float32)
     scale = np.zeros(shape[:2], dtype=np.float32)
-    probabilities = np.zeros((*shape, n_outputs), dtype=np.float32)
-    for k, (inputs_k, (targets_k, weights_k, probabilities_k)) in enumerate(batches):
-        n_windows, n_steps, n_outputs_k = probabilities_k.shape
+    nodes = np.zeros(shape, dtype=np.int64)
+    beyond = np.zeros(shape, dtype=bool)
+    for k, (inputs_k, (targets_k, weights_k, nodes_k, beyond_k, _)) in enumerate(
+        batches
+    ):
+        n_windows, n_steps = inputs_k.shape
         inputs[k, :n_windows, :n_steps] = inputs_k
         targets[k, :n_windows, :n_steps] = targets_k
         weights[k, :n_windows] = weights_k
         scale[k, :n_windows] = weights_k / max(1, np.count_nonzero(targets_k != IGNORE))
-        probabilities[k, :n_windows, :n_steps, :n_outputs_k] = probabilities_k
-    return inputs, targets, weights, scale, probabilities
+        nodes[k, :n_windows, :n_steps] = nodes_k
+        beyond[k, :n_windows, :n_steps] = beyond_k
+    return inputs, targets, weights, scale, nodes, beyond
 
 
-def _load_states(optimizer: torch.optim.AdamW, jobs: Sequence[TrainingJob]) -> None:
-    """Let the optimizer go on with each model from where it was, if it was."""
+def _n_kept(batches: Sequence[Any]) -> list[int]:
+    """Add up how many probabilities of the histories are kept, step by step back."""
+    numbers = [y[-1] for _, y in batches]
+    return [sum(step) for step in zip_longest(*numbers, fillvalue=0)]
+
+
+def _joined(arrays: Sequence[Weights]) -> Weights:
+    """Put the arrays of all groups one after the other."""
+    return {
+        name: np.concatenate([of_group[name] for of_group in arrays])
+        for name in arrays[0]
+    }
+
+
+def _moments(job: TrainingJob, moment: str) -> Weights:
+    """Return what the optimizer knows of the gradients of a model, by weight."""
+    if job.state.optimizer is None:
+        return {name: np.zeros_like(w) for name, w in job.state.weights.items()}
+    _, by_number = job.state.optimizer
+    return {
+        name: by_number[number][moment].numpy()
+        for number, name in enumerate(job.state.weights)
+    }
+
+
+def _load_states(
+    optimizer: torch.optim.AdamW,
+    groups: Sequence[Sequence[TrainingJob]],
+    rows: Sequence[slice],
+) -> None:
+    """Let the optimizer go on with each group from where it was, if it was."""
+    moments = {
+        moment: stacked([_moments(job, moment) for group in groups for job in group])
+        for moment in MOMENTS
+    }
+    names = list(moments[MOMENTS[0]])
     states: dict[int, Any] = {}
-    number = 0
-    for job in jobs:
-        of_job = {} if job.state.optimizer is None else job.state.optimizer[1]
-        states |= {number + i: copy.deepcopy(state) for i, state in of_job.items()}
-        number += len(job.state.weights)
+    for k, (group, rows_of_group) in enumerate(zip(groups, rows, strict=True)):
+        n_steps = _n_steps(group[0])
+        for number, name in enumerate(names if n_steps else []):
+            states[k * len(names) + number] = {
+                "step": torch.tensor(n_steps),
+                **{
+                    moment: torch.from_numpy(moments[moment][name][rows_of_group])
+                    for moment in MOMENTS
+                },
+            }
     settings = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": states, "param_groups": settings})
 
 
 def _states(
-    optimizer: torch.optim.AdamW, jobs: Sequence[TrainingJob]
+    optimizer: torch.optim.AdamW, groups: Sequence[Sequence[TrainingJob]]
 ) -> list[dict[Any, Any]]:
     """Return the state of the optimizer for each model, by number of the weight."""
-    states = on_cpu(optimizer.state_dict())
-    n_weights = len(jobs[0].state.weights)
+    by_number = on_cpu(optimizer.state_dict())
+    like = [job.state.weights for group in groups for job in group]
+    names = list(split_networks(like[0])[0])
+    starts = range(0, len(by_number), len(names))
+    moments = {}
+    for moment in MOMENTS:
+        arrays = [
+            {name: by_number[start + i][moment].numpy() for i, name in enumerate(names)}
+            for start in starts
+        ]
+        moments[moment] = unstacked(_joined(arrays), like)
+    n_steps = [
+        by_number[start]["step"]
+        for start, group in zip(starts, groups, strict=True)
+        for _ in group
+    ]
     return [
-        {i: states[k * n_weights + i] for i in range(n_weights)}
-        for k in range(len(jobs))
+        {
+            number: {
+                "step": n_steps[k].clone(),
+                **{
+                    moment: torch.from_numpy(moments[moment][k][name])
+                    for moment in MOMENTS
+                },
+            }
+            for number, name in enumerate(weights)
+        }
+        for k, weights in enumerate(like)
     ]

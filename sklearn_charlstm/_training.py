@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sklearn_charlstm._device import Compute, reproducibly, seeded
+from sklearn_charlstm._estimates import Estimates
 from sklearn_charlstm._loop import (
     MAX_GRADIENT_NORM,
     BatchesNet,
@@ -49,6 +50,7 @@ _OWN_SETTINGS = {
     "optimizer__weight_decay": "`weight_decay`",
     "device": "`device`",
     "compute": "`device` and `precision`",
+    "estimates": None,
     "verbose": "`verbose`",
     "train_split": "`early_stopping`",
     "iterator_train": None,
@@ -235,14 +237,28 @@ def _weighted_sum(losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 
 class _LanguageModelNet(BatchesNet):
-    """Maximum likelihood of the targets, or of what is expected in their places."""
+    """Maximum likelihood of the targets, or of what is expected in their places.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        As of the net of skorch.
+    estimates : Estimates or None
+    """
+
+    def __init__(self, *args: Any, estimates: Estimates | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.estimates = estimates
 
     def get_loss(
         self, y_pred: Any, y_true: Any, X: Any = None, training: bool = False
     ) -> torch.Tensor:
         logits, _ = y_pred
-        targets, weights, *probabilities = y_true
-        [wanted] = probabilities or [targets]
+        targets, weights, *histories = y_true
+        wanted = targets
+        if self.estimates is not None:
+            nodes, beyond, n_kept = histories
+            [wanted] = self.estimates(targets[None], nodes[None], beyond[None], n_kept)
         # Each network by itself: they differ in their initial weights and in dropout.
         expanded = wanted.expand(len(logits), *wanted.shape)
         losses = self.criterion_(logits.flatten(0, 2), expanded.flatten(0, 2))
@@ -356,6 +372,9 @@ def train(
     callbacks += net_params.pop("callbacks", [])
     if early_stopping is not None:
         callbacks.append(("stop_early", _StopEarly(early_stopping)))
+    estimates = None
+    if batches.estimates is not None:
+        estimates = Estimates([batches.estimates], compute.device)
     criterion, criterion_settings = CRITERIA[module_params["output"]]
     settings = {
         "criterion": criterion,
@@ -366,6 +385,7 @@ def train(
         **({} if "optimizer" in net_params else {"optimizer__fused": True}),
         "lr": lr,
         "compute": compute,
+        "estimates": estimates,
         "callbacks": callbacks,
         "train_split": None,
         "predict_nonlinearity": None,

@@ -25,7 +25,7 @@ UNKNOWN_SHARE = 0.02
 SHORTEST_WINDOW = 3
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 
-_Batch = tuple[NDArray[np.int64], tuple[NDArray[Any], ...]]
+_Batch = tuple[NDArray[np.int64], tuple[Any, ...]]
 
 
 class WindowBatches:
@@ -59,13 +59,13 @@ class WindowBatches:
     Yields
     ------
     inputs : ndarray of shape (n_windows, longest window), int64
-    targets, weights, probabilities : tuple of ndarrays
+    targets, weights : tuple of ndarrays
         Of the shape of `inputs`, int64, and of shape (n_windows,), float32. The target
         at position t follows the inputs up to and including t. Padded targets, and
         unknown ones, whose probability is fixed, are `IGNORE`. The mean weight of a
-        target is one in each epoch. With `smoothing`, the Kneser-Ney estimates given
-        what the window shows of the history, of the shape of `inputs` and n_outputs,
-        float32; where it shows more than they use, the token itself counts half.
+        target is one in each epoch. With `smoothing` three more, by which `Estimates`
+        computes how likely each token is there: the histories that the window shows of
+        the targets, where it shows more than the estimates use, and numbers.
     """
 
     def __init__(
@@ -102,18 +102,13 @@ class WindowBatches:
 
     def __iter__(self) -> Iterator[_Batch]:
         for inputs, targets, text, places in self._windows():
-            y: tuple[NDArray[Any], ...] = (targets, self.weights[text])
+            y: tuple[Any, ...] = (targets, self.weights[text])
             if self.estimates is not None:
-                steps = np.arange(inputs.shape[1])
                 # A window that begins in the middle of a text does not know <bos>.
                 knows_bos = inputs[:, :1] == self.vocabulary.bos
-                n_before = steps + knows_bos
-                probabilities = self.estimates.distributions(places, n_before)
-                # What a longer history says only the token itself can tell.
-                longer = (n_before >= ORDER) & (targets != IGNORE)
-                probabilities[longer] /= 2
-                probabilities[*np.nonzero(longer), targets[longer]] += 0.5
-                y += (probabilities,)
+                n_before = np.arange(inputs.shape[1]) + knows_bos
+                nodes = self.estimates.nodes(places, n_before)
+                y += (nodes, n_before >= ORDER, self.estimates.n_kept(nodes))
             yield inputs, y
 
     def with_texts(self) -> Iterator[tuple[NDArray[np.int64], ...]]:

@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
+import torch
 
+from sklearn_charlstm import _smoothing
+from sklearn_charlstm._estimates import Estimates
 from sklearn_charlstm._smoothing import ORDER, KneserNey
 from sklearn_charlstm._vocabulary import Vocabulary
 
@@ -13,10 +16,18 @@ def estimates(texts, places, n_before, *, boundaries=False, weights=None, alphab
     vocabulary = Vocabulary(alphabet or texts, "char", boundaries)
     weights = np.ones(len(texts)) if weights is None else np.array(weights)
     model = KneserNey(vocabulary.encode(texts), weights, vocabulary)
-    return vocabulary, model.distributions(np.array(places), np.array(n_before))
+    nodes = model.nodes(np.array(places), np.array(n_before))
+    on_device = Estimates([model], torch.device("cpu"))
+    probabilities = on_device.distributions(
+        torch.from_numpy(nodes).view(1, nodes.size, 1), model.n_kept(nodes)
+    )
+    return vocabulary, probabilities.numpy().reshape(*nodes.shape, -1)
 
 
-def test_is_that_of_a_plain_implementation(ngrams):
+# All histories are in the table, those of up to two tokens, and none.
+@pytest.mark.parametrize("n_values", [2**22, 2000, 30])
+def test_is_that_of_a_plain_implementation(ngrams, n_values, monkeypatch):
+    monkeypatch.setattr(_smoothing, "MAX_TABLE", n_values)
     reference = ngrams.KneserNey(TEXT, frozenset(TEXT), ORDER)
     places, n_before = np.mgrid[ORDER : len(TEXT), : ORDER + 2]
     vocabulary, probabilities = estimates([TEXT], places, n_before)
@@ -71,3 +82,35 @@ def test_weights_are_counts_and_discounts_go_by_numbers():
     shorter = 0.5 * np.array([0, 3 / 4, 1 / 4]) + 0.5 / 3
     expected = 0.5 * np.array([0, 3 / 4, 1 / 4]) + 0.5 * shorter
     np.testing.assert_allclose(row[[vocabulary[c] for c in "abc"]], expected, rtol=1e-6)
+
+
+def test_several_models_and_the_targets_themselves(monkeypatch):
+    texts = ["abcabdabc" * 3, "xy" * 4, TEXT]
+    models = []
+    # A table of all histories, of all, and of none.
+    for text, n_values in zip(texts, [2**22, 2**22, 30], strict=True):
+        monkeypatch.setattr(_smoothing, "MAX_TABLE", n_values)
+        vocabulary = Vocabulary([text], "char", False)
+        encoded = vocabulary.encode([text])
+        models.append(KneserNey(encoded, np.ones(1), vocabulary))
+    places, n_before = np.array([[5, 6, 4], [4, 5, 5]]), np.array([0, 3, 4])
+    nodes = np.stack([model.nodes(places, n_before) for model in models])
+    targets = np.array([[[0, 1, 0], [1, -100, 1]]] * 3)
+    beyond = np.array([[[False, True, True], [False] * 3]] * 3)
+    n_kept = models[2].n_kept(nodes[2])
+    assert [len(model.n_kept(nodes[0])) for model in models[:2]] == [0, 0]
+    assert len(n_kept) == ORDER
+
+    def expected(rows, n_kept):
+        tensors = (torch.from_numpy(part[rows]) for part in (targets, nodes, beyond))
+        on_device = Estimates(models[rows], torch.device("cpu"))
+        return on_device(*tensors, n_kept).numpy()
+
+    together = expected(slice(3), n_kept)
+    for k, n in enumerate([[], [], n_kept]):
+        [alone] = expected(slice(k, k + 1), n)
+        n_outputs = alone.shape[-1]
+        np.testing.assert_array_equal(together[k, ..., :n_outputs], alone)
+        assert not together[k, ..., n_outputs:].any()
+        np.testing.assert_allclose(alone.sum(axis=-1), 1, rtol=1e-5)
+        assert (alone[0, 1:].max(axis=-1) >= 0.5).all()

@@ -193,7 +193,7 @@ def test_every_window_has_the_weight_of_its_text():
     assert total == pytest.approx(n_targets)
 
 
-def test_smoothed_targets():
+def test_histories_of_targets():
     # Every token is there once: an id tells the place.
     texts = ["abcdefghijklmnopq"]
     vocabulary = Vocabulary(texts, "char", True)
@@ -210,14 +210,11 @@ def test_smoothed_targets():
         seed=0,
         smoothing=True,
     )
-    for inputs, (targets, _, probabilities) in batches:
-        for first, row, smoothed in zip(
-            inputs[:, 0], targets, probabilities, strict=True
-        ):
-            for step, token in enumerate(row[row != IGNORE]):
-                n_before = step + (first == vocabulary.bos)
-                [expected] = estimates.distributions(token[None], n_before[None])
-                if n_before >= ORDER:
-                    expected /= 2
-                    expected[token] += 0.5
-                np.testing.assert_allclose(smoothed[step], expected)
+    for inputs, (targets, _, nodes, beyond, n_kept) in batches:
+        assert n_kept == estimates.n_kept(nodes)
+        for row, first in enumerate(inputs[:, 0]):
+            tokens = targets[row][targets[row] != IGNORE]
+            n_before = np.arange(len(tokens)) + (first == vocabulary.bos)
+            expected = estimates.nodes(tokens, n_before)
+            np.testing.assert_array_equal(nodes[row][: len(tokens)], expected)
+            np.testing.assert_array_equal(beyond[row][: len(tokens)], n_before >= ORDER)
