@@ -123,6 +123,6 @@ class Estimates:
             node = self._shorter[node]
         in_table = self._begins_in_table[node][:, None] + self._outputs
         probabilities = probabilities.view(-1, n_outputs)
-        probabilities += share[:, None] * self._table[in_table]
+        probabilities += share[:, None] * self._table.take(in_table)
         probabilities = probabilities.view(*nodes.shape, n_outputs)
         return probabilities.mul_(self._is_output[: len(nodes), None, None])

@@ -159,7 +159,9 @@ class Networks:
         if self._is_sigmoid:
             logits = F.logsigmoid(logits)
         log_total = torch.logsumexp(logits, dim=2)
-        log_proba = logits[:, levels.history, outputs] - log_total[:, levels.history]
+        of_outputs = levels.history * logits.shape[2] + outputs
+        log_proba = logits.flatten(1).index_select(1, of_outputs)
+        log_proba -= log_total.index_select(1, levels.history)
         scores = torch.logsumexp(log_proba, dim=0) - math.log(len(log_proba))
         return self._shared(scores, levels.targets)
 
@@ -255,18 +257,20 @@ class Networks:
     def _read_level(self, source: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         """Advance all histories of a level by their last token.
 
+        `index_select` takes a tenth of the time of an index in brackets.
+
         Returns
         -------
         hidden : tensor of shape (n_networks, n_histories, hidden_size)
             Of the last layer.
         """
-        gates = self._table[:, self._row[inputs]]
+        gates = self._table.index_select(1, self._row.index_select(0, inputs))
         for layer, (hidden, cell) in enumerate(self._state):
             if layer:
                 bias, weight = self._upwards[layer - 1]
                 gates = torch.baddbmm(bias, self._state[layer - 1][0], weight)
-            gates.baddbmm_(hidden[:, source], self._recurrent[layer])
-            self._state[layer] = _lstm_cell(gates, cell[:, source])
+            gates.baddbmm_(hidden.index_select(1, source), self._recurrent[layer])
+            self._state[layer] = _lstm_cell(gates, cell.index_select(1, source))
         return self._state[-1][0]
 
 
