@@ -110,7 +110,11 @@ class Networks:
 
         def stacked(name: str) -> torch.Tensor:
             arrays = [weights[f"networks.{i}.{name}"] for i in range(n_networks)]
-            return torch.from_numpy(np.stack(arrays)).to(*compute)
+            of_all = torch.from_numpy(np.stack(arrays)).to(*compute)
+            if name.startswith("lstm."):
+                # As `_lstm_cell` takes the candidate. No digit is lost.
+                of_all.chunk(4, dim=1)[2].mul_(2)
+            return of_all
 
         ids = vocabulary.ids_from(common)[tokens]
         # Last what is read before the first token of a text and of a part of it.
@@ -158,10 +162,9 @@ class Networks:
         logits = at_least_float32(torch.baddbmm(bias, hidden, weight))
         if self._is_sigmoid:
             logits = F.logsigmoid(logits)
-        log_total = torch.logsumexp(logits, dim=2)
         of_outputs = levels.history * logits.shape[2] + outputs
-        log_proba = logits.flatten(1).index_select(1, of_outputs)
-        log_proba -= log_total.index_select(1, levels.history)
+        log_proba = torch.log_softmax(logits, dim=2).flatten(1)
+        log_proba = log_proba.index_select(1, of_outputs)
         scores = torch.logsumexp(log_proba, dim=0) - math.log(len(log_proba))
         return self._shared(scores, levels.targets)
 
@@ -275,7 +278,13 @@ class Networks:
 
 
 def _lstm_cell(gates: torch.Tensor, cell: torch.Tensor) -> _State:
-    """Compute hidden and cell state from the four gates, in torch's order."""
-    take_in, keep, candidate, give_out = gates.chunk(4, dim=2)
-    cell = (keep.sigmoid_() * cell).addcmul_(take_in.sigmoid_(), candidate.tanh_())
-    return give_out.sigmoid_() * torch.tanh(cell), cell
+    """Compute hidden and cell state from the four gates, in torch's order.
+
+    tanh(x) is 2 sigmoid(2x) - 1, which takes torch less than half the time on a CPU.
+    The candidate is doubled already. In float32: a difference needs the digits.
+    """
+    sigmoids = at_least_float32(gates).sigmoid_()
+    take_in, keep, candidate, give_out = sigmoids.chunk(4, dim=2)
+    cell = (keep * cell).addcmul_(take_in, candidate, value=2).sub_(take_in)
+    hidden = torch.addcmul(-give_out, give_out, (2 * cell).sigmoid_(), value=2)
+    return hidden.to(gates.dtype), cell
