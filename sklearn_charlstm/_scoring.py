@@ -31,8 +31,10 @@ MAX_STEPS = 256
 # Times as many texts and tokens on a GPU, which is idle with less.
 ON_GPU = 16
 
-# More steps than that, of texts with nothing in common, are left to torch's LSTM.
+# So many steps, of few texts with nothing in common, are left to torch's LSTM: it has
+# less to do between steps and more in each. On a GPU it is left any number of texts.
 MIN_STEPS = 32
+FEW_TEXTS = 16
 
 # Fewer tokens are read before threads have started.
 MIN_TOKENS = 2**11
@@ -205,7 +207,8 @@ def _scored(
         model.module_params["n_networks"] * model.vocabulary.n_outputs
         for model in models
     )
-    n_times = 1 if compute.device.type == "cpu" else ON_GPU
+    on_cpu = compute.device.type == "cpu"
+    n_times = 1 if on_cpu else ON_GPU
     max_tokens = max(1, min(n_times * MAX_TOKENS, MAX_LOGITS // n_logits))
     max_texts = min(n_times * MAX_TEXTS, max_tokens)
     for rows in _side_by_side(lengths, max_texts, max_tokens):
@@ -217,11 +220,15 @@ def _scored(
         apart = False
         while done < longest:
             n_steps = min(longest - done, MAX_STEPS, max_tokens)
-            apart |= tree.are_apart and longest - done >= MIN_STEPS
+            is_few = not on_cpu or np.count_nonzero(of_rows[1] > done) <= FEW_TEXTS
+            leave_apart = bool(is_few and longest - done >= MIN_STEPS)
+            apart |= leave_apart and tree.are_apart
             if apart:
                 step = _next_texts(token_at, *of_rows, done, n_steps)
             else:
-                step = _next_levels(tree, starts[rows], done, n_steps, compute.device)
+                step = _next_levels(
+                    tree, starts[rows], done, n_steps, compute.device, leave_apart
+                )
             for k, scores_of_model in enumerate(each(step.scores, networks)):
                 yield k, step.places, scores_of_model
             done += step.n_steps
@@ -258,11 +265,11 @@ def _next_levels(
     done: int,
     n_steps: int,
     device: torch.device,
+    leave_apart: bool,
 ) -> _Step:
-    """Read prefixes that texts have in common, as long as there are any."""
+    """Read prefixes of texts; those that have no more in common too, or leave them."""
     levels = [tree.next_level()]
-    is_short = n_steps < MIN_STEPS
-    while len(levels) < n_steps and (is_short or not tree.are_apart):
+    while len(levels) < n_steps and not (leave_apart and tree.are_apart):
         levels.append(tree.next_level())
     places, prefix = [], []
     n_before = 0

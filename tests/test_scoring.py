@@ -47,12 +47,21 @@ def score_alone(model, text):
 
 
 @pytest.mark.parametrize(
-    ("max_tokens", "max_steps", "min_steps"),
-    [(2**14, 256, 32), (2**14, 256, 1), (1, 1, 1), (12, 3, 1), (12, 3, 5)],
+    ("max_tokens", "max_steps", "min_steps", "few_texts"),
+    [
+        (2**14, 256, 32, 16),
+        (2**14, 256, 1, 16),
+        (2**14, 256, 1, 2),
+        (1, 1, 1, 16),
+        (12, 3, 1, 16),
+        (12, 3, 1, 2),
+        (12, 3, 5, 16),
+    ],
 )
 def test_batches_and_chunks_change_nothing(
-    model, monkeypatch, max_tokens, max_steps, min_steps
+    model, monkeypatch, max_tokens, max_steps, min_steps, few_texts
 ):
+    monkeypatch.setattr(_scoring, "FEW_TEXTS", few_texts)
     monkeypatch.setattr(_scoring, "MAX_TOKENS", max_tokens)
     monkeypatch.setattr(_scoring, "MAX_STEPS", max_steps)
     monkeypatch.setattr(_scoring, "MIN_STEPS", min_steps)
@@ -141,6 +150,29 @@ def test_long_texts_that_part_are_left_to_torch(model, monkeypatch, n_texts):
         assert all(n == n_texts for n, _ in shapes)
         assert sum(n_steps for _, n_steps in shapes) >= n_left
         assert bool(shapes) == bool(n_left)
+
+
+def test_many_texts_are_not_until_few_are_left(model, monkeypatch):
+    monkeypatch.setattr(_scoring, "FEW_TEXTS", 2)
+    monkeypatch.setattr(_scoring, "MAX_STEPS", 12)
+    shapes = []
+    forward = CharLSTM.forward
+
+    def watch(self, inputs, state=None):
+        shapes.append(inputs.shape)
+        return forward(self, inputs, state)
+
+    monkeypatch.setattr(CharLSTM, "forward", watch)
+    for n_of_last, n_left in ((60, 0), (10, 48)):
+        texts = ["a" * 60, "b" * 60, "c" * n_of_last]
+        scores = score(model, texts)
+        # After the first twelve steps, both times that `score` reads them.
+        assert sum(n_steps for _, n_steps in shapes) >= 2 * n_left
+        assert {n for n, _ in shapes} == ({2} if n_left else set())
+        for text, scores_of_text in zip(texts, scores, strict=True):
+            expected = score_alone(model, text)
+            np.testing.assert_allclose(scores_of_text, expected, rtol=1e-5)
+        shapes.clear()
 
 
 def test_a_text_may_end_between_two_chunks(model, monkeypatch):
