@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional as F
 
 from sklearn_charlstm._loop import MAX_GRADIENT_NORM
+from sklearn_charlstm._lstm import hidden_states
 from sklearn_charlstm._module import (
     Weights,
     at_least_float32,
@@ -184,15 +184,10 @@ class Stack:
         embedding, of_input, of_state, input_bias, state_bias, output, output_bias = (
             tensor[:n_rows] for tensor in self._tensors.values()
         )
-        # Every network has its own rows in the one table of all.
-        first_row = torch.arange(n_rows, device=self._device) * embedding.shape[1]
-        rows = inputs[:, None] + first_row.view(n_models, self._n_networks, 1, 1)
-        embedded = F.embedding(rows, embedding.flatten(0, 1))
-        # (networks, steps * windows, embedding)
-        embedded = embedded.flatten(0, 1).transpose(1, 2).flatten(1, 2)
-        bias = (input_bias + state_bias)[:, None]
-        gates = torch.baddbmm(bias, embedded, of_input.mT)
-        hidden = _lstm(gates.unflatten(1, (n_steps, n_windows)), of_state.mT)
+        of_networks = inputs.repeat_interleave(self._n_networks, dim=0)
+        hidden = hidden_states(
+            of_networks, embedding, of_input, of_state, input_bias + state_bias
+        )
         if masks is not None:
             hidden = hidden * masks
         logits = torch.baddbmm(output_bias[:, None], hidden.flatten(1, 2), output.mT)
@@ -236,32 +231,3 @@ class Stack:
             name: tensor.detach().cpu().numpy()
             for name, tensor in self._tensors.items()
         }
-
-
-def _lstm(gates: torch.Tensor, recurrent: torch.Tensor) -> torch.Tensor:
-    """Read windows with several LSTMs.
-
-    Parameters
-    ----------
-    gates : tensor of shape (n_networks, n_steps, n_windows, 4 * hidden_size)
-        What the inputs add to the gates, in torch's order.
-    recurrent : tensor of shape (n_networks, hidden_size, 4 * hidden_size)
-
-    Returns
-    -------
-    hidden : tensor of shape (n_networks, n_windows, n_steps, hidden_size)
-    """
-    # autocast would do it at every step.
-    recurrent = recurrent.to(gates.dtype)
-    shape = (len(gates), gates.shape[2], recurrent.shape[1])
-    hidden = gates.new_zeros(shape)
-    # A sum over all steps: float32 whatever the gates are.
-    cell = gates.new_zeros(shape, dtype=torch.float32)
-    steps = []
-    for gates_of_step in gates.unbind(1):
-        both = torch.baddbmm(gates_of_step, hidden, recurrent)
-        take_in, keep, candidate, give_out = both.chunk(4, dim=2)
-        cell = keep.sigmoid() * cell + take_in.sigmoid() * candidate.tanh()
-        hidden = (give_out.sigmoid() * cell.tanh()).to(gates.dtype)
-        steps.append(hidden)
-    return torch.stack(steps, dim=2)

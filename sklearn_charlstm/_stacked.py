@@ -106,8 +106,8 @@ def _values_per_target(jobs: Sequence[TrainingJob]) -> int:
     params = jobs[0].module_params
     n_outputs = max(job.module_params["n_outputs"] for job in jobs)
     # Gates, states and logits, what comes between them, and the gradients of all that
-    # are there together: as many as were found with 96 and 256 units.
-    of_network = params["embedding_dim"] + 25 * params["hidden_size"] + 8 * n_outputs
+    # are there together: a fifth more than was found with 96 and 256 units.
+    of_network = params["embedding_dim"] + 15 * params["hidden_size"] + 8 * n_outputs
     return params["n_networks"] * of_network
 
 

@@ -63,3 +63,27 @@ def test_the_probability_is_the_mean_of_the_networks():
     assert not torch.allclose(one, other)
     expected = torch.log((one + other) / 2)
     torch.testing.assert_close(module.log_probabilities(logits), expected)
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_training_computes_the_same(num_layers):
+    module = make(num_layers=num_layers)
+    inputs = torch.randint(7, (4, 6))
+    logits, _ = module(inputs)
+    gradients = torch.autograd.grad(logits.square().sum(), [*module.parameters()])
+    module.train()
+    in_training, _ = module(inputs)
+    torch.testing.assert_close(in_training, logits)
+    in_training.square().sum().backward()
+    for parameter, expected in zip(module.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_gradients_have_memory_of_their_own():
+    module = make().train()
+    module(torch.randint(7, (4, 6)))[0].square().sum().backward()
+    before = [p.grad.clone() for p in module.parameters()]
+    for parameter in module.parameters():
+        parameter.grad.mul_(2)
+    for parameter, gradient in zip(module.parameters(), before, strict=True):
+        torch.testing.assert_close(parameter.grad, 2 * gradient)

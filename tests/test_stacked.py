@@ -86,11 +86,11 @@ SMALL = {"dropout": 0.0, "n_networks": 1, "boundaries": False}
     ("params", "max_values", "at_once"),
     [
         ({}, 2**29, [4]),
-        ({}, 40_000, [3, 1]),
+        ({}, 28_000, [3, 1]),
         ({}, 1, [1, 1, 1, 1]),
         (SMALL, 2**29, [4]),
-        (SMALL, 15_000, [2, 2]),
-        ({"output": "sigmoid"}, 40_000, [3, 1]),
+        (SMALL, 10_000, [2, 2]),
+        ({"output": "sigmoid"}, 28_000, [3, 1]),
     ],
 )
 def test_each_is_trained_as_by_itself(monkeypatch, params, max_values, at_once):

@@ -1,0 +1,81 @@
+import pytest
+import torch
+from torch import nn
+
+from sklearn_charlstm._lstm import _LSTM, hidden_states
+
+N_NETWORKS, N_INPUTS, EMBEDDING, HIDDEN = 2, 5, 3, 4
+
+
+@pytest.fixture
+def networks():
+    torch.manual_seed(0)
+    return [
+        nn.ModuleList(
+            [
+                nn.Embedding(N_INPUTS, EMBEDDING),
+                nn.LSTM(EMBEDDING, HIDDEN, batch_first=True),
+            ]
+        )
+        for _ in range(N_NETWORKS)
+    ]
+
+
+def side_by_side(networks, inputs):
+    def stacked(name):
+        return torch.stack([network.get_parameter(name) for network in networks])
+
+    return hidden_states(
+        inputs,
+        stacked("0.weight"),
+        stacked("1.weight_ih_l0"),
+        stacked("1.weight_hh_l0"),
+        stacked("1.bias_ih_l0") + stacked("1.bias_hh_l0"),
+    )
+
+
+@pytest.mark.parametrize(("n_windows", "n_steps"), [(7, 6), (1, 1), (3, 2)])
+def test_is_that_of_torch(networks, n_windows, n_steps):
+    inputs = torch.randint(N_INPUTS, (N_NETWORKS, n_windows, n_steps))
+    weights = torch.randn(N_NETWORKS, n_windows, n_steps, HIDDEN)
+    expected = torch.stack(
+        [
+            lstm(embedding(of_network))[0]
+            for (embedding, lstm), of_network in zip(networks, inputs, strict=True)
+        ]
+    )
+    parameters = [p for network in networks for p in network.parameters()]
+    gradients = torch.autograd.grad((expected * weights).sum(), parameters)
+    hidden = side_by_side(networks, inputs)
+    torch.testing.assert_close(hidden, expected)
+    of_hidden = torch.autograd.grad((hidden * weights).sum(), parameters)
+    for gradient, of_torch in zip(of_hidden, gradients, strict=True):
+        torch.testing.assert_close(gradient, of_torch, atol=1e-5, rtol=1e-4)
+
+
+def test_gradients_are_exact():
+    torch.manual_seed(0)
+    gates = torch.randn(2, 3, 2, 12, dtype=torch.float64, requires_grad=True)
+    recurrent = torch.randn(2, 3, 12, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda gates, recurrent: _LSTM.apply(gates.clone(), recurrent)[0],
+        (gates, recurrent),
+        check_undefined_grad=False,
+    )
+
+
+def test_bfloat16_is_close(networks):
+    inputs = torch.randint(N_INPUTS, (N_NETWORKS, 5, 6))
+    parameters = [p for network in networks for p in network.parameters()]
+    exact = side_by_side(networks, inputs)
+    gradients = torch.autograd.grad(exact.sum(), parameters)
+    with torch.autocast("cpu", torch.bfloat16):
+        lower = side_by_side(networks, inputs)
+    assert lower.dtype == torch.float32
+    assert (lower - exact).abs().max() > 0
+    torch.testing.assert_close(lower, exact, atol=0.02, rtol=0.02)
+    of_lower = torch.autograd.grad(lower.sum(), parameters)
+    for gradient, of_exact in zip(of_lower, gradients, strict=True):
+        assert gradient.dtype == torch.float32
+        scale = of_exact.abs().max().item()
+        torch.testing.assert_close(gradient, of_exact, atol=0.03 * scale, rtol=0.05)
