@@ -121,8 +121,11 @@ class Estimates:
             )
             share = share * self._rest[node]
             node = self._shorter[node]
-        in_table = self._begins_in_table[node][:, None] + self._outputs
+        if len(self._first_node) == 1:
+            rows = self._table[:-n_outputs].view(-1, n_outputs).index_select(0, node)
+        else:
+            rows = self._table[self._begins_in_table[node][:, None] + self._outputs]
         probabilities = probabilities.view(-1, n_outputs)
-        probabilities += share[:, None] * self._table.take(in_table)
+        probabilities = probabilities.addcmul_(share[:, None], rows)
         probabilities = probabilities.view(*nodes.shape, n_outputs)
         return probabilities.mul_(self._is_output[: len(nodes), None, None])

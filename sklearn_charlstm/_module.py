@@ -25,6 +25,10 @@ __all__ = [
     "weight_shapes",
 ]
 
+# On a CPU fewer windows, or wider networks, are left to torch's LSTM in training.
+MIN_WINDOWS = 24
+MAX_HIDDEN_SIZE = 256
+
 # What is kept of a network: parameter by name. Without torch in it, it loads on any
 # machine.
 Weights = dict[str, NDArray[np.float32]]
@@ -195,7 +199,7 @@ class CharLSTM(nn.Module):
     ) -> None:
         super().__init__()
         self.output = output
-        self.num_layers = num_layers
+        self.hidden_size, self.num_layers = hidden_size, num_layers
         sizes = (n_inputs, n_outputs, embedding_dim, hidden_size, num_layers)
         self.networks: Any = nn.ModuleList(
             _Network(*sizes, dropout) for _ in range(n_networks)
@@ -217,11 +221,9 @@ class CharLSTM(nn.Module):
         logits : tensor of shape (n_networks, n_windows, n_steps, n_outputs)
             Of float32 also where the products are of a lower precision.
         state : tuple of two tensors (n_networks * num_layers, n_windows, hidden_size)
-            None in training on a CPU, where networks of one layer are read side by side
-            in two thirds of the time.
+            None in training where the networks are read side by side.
         """
-        on_cpu = inputs.device.type == "cpu"
-        if self.training and state is None and on_cpu and self.num_layers == 1:
+        if self.training and state is None and self._pays_side_by_side(inputs):
             hidden = self._side_by_side(inputs)
             logits = [
                 network.predict(of_network)
@@ -237,6 +239,19 @@ class CharLSTM(nn.Module):
             logits.append(logits_of_network)
         hidden, cell = (torch.cat(parts) for parts in zip(*states, strict=True))
         return at_least_float32(torch.stack(logits)), (hidden, cell)
+
+    def _pays_side_by_side(self, inputs: torch.Tensor) -> bool:
+        """Tell whether that takes less time than one network after the other.
+
+        On a CPU, with the steps of many windows and not too wide. On a GPU each network
+        is a single operation to launch.
+        """
+        return (
+            inputs.device.type == "cpu"
+            and len(inputs) >= MIN_WINDOWS
+            and self.hidden_size <= MAX_HIDDEN_SIZE
+            and self.num_layers == 1
+        )
 
     def _side_by_side(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the hidden states of all networks."""

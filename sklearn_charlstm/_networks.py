@@ -241,10 +241,7 @@ class Networks:
         logits, state = self._module(
             torch.from_numpy(self._input[inputs]).to(self._device), (hidden, cell)
         )
-        hidden, cell = (
-            part.unflatten(0, (-1, len(self._state))).to(*self._compute)
-            for part in state
-        )
+        hidden, cell = (part.unflatten(0, (-1, len(self._state))) for part in state)
         self._state = list(zip(hidden.unbind(1), cell.unbind(1), strict=True))
         outputs = torch.from_numpy(self._output[targets]).to(self._device)
         log_proba = self._module.log_probabilities(logits)

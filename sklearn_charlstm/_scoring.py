@@ -267,7 +267,7 @@ def _next_levels(
     device: torch.device,
     leave_apart: bool,
 ) -> _Step:
-    """Read prefixes of texts; those that have no more in common too, or leave them."""
+    """Read prefixes of texts; `leave_apart`: until they have nothing in common."""
     levels = [tree.next_level()]
     while len(levels) < n_steps and not (leave_apart and tree.are_apart):
         levels.append(tree.next_level())

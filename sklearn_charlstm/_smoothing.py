@@ -15,9 +15,9 @@ __all__ = ["ORDER", "KneserNey"]
 # The length of the longest n-grams that are counted.
 ORDER = 5
 
-# Probabilities of histories that are computed once, 16 megabytes for each class: of all
-# histories in a hundred thousand characters of most languages.
-MAX_TABLE = 2**22
+# Probabilities that are computed once, four megabytes for each class: after all
+# histories in ten thousand characters of most languages, after the short ones in more.
+MAX_TABLE = 2**20
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.floating]
@@ -94,7 +94,8 @@ class KneserNey:
         The distributions after the first nodes, which are the shortest histories.
     kept : csr_array of shape (n_nodes, n_outputs), float32
         For the others what the discounts leave of the probability of each token. To it
-        comes `rest` times its probability at the node `shorter`.
+        comes `rest` times its probability at the node `shorter`. Nothing is kept at the
+        nodes of the table: `rest` is one there, and each is its own `shorter`.
     rest : ndarray of shape (n_nodes,), float32
     shorter : ndarray of shape (n_nodes,), int64
 
@@ -149,11 +150,12 @@ class KneserNey:
         # The distributions after short histories are looked up, and the way to them
         # ends there.
         fits = [end * vocabulary.n_outputs <= MAX_TABLE for end in ends]
-        n_in_table = ends[fits.count(True) - 1]
+        n_in_table = ends[max(fits.count(True) - 1, 0)]
         self._n_levels = fits.count(False)
         self.table = self._distributions(n_in_table, base)
         none = csr_array((n_in_table, vocabulary.n_outputs), dtype=np.float32)
         self.kept = vstack([none, self.kept[n_in_table:]], format="csr")
+        self._n_kept = np.diff(self.kept.indptr)
         self.rest[:n_in_table] = 1
         self.shorter[:n_in_table] = np.arange(n_in_table)
 
@@ -198,10 +200,9 @@ class KneserNey:
 
         As many steps as lead from the longest histories to the table.
         """
-        lengths = np.diff(self.kept.indptr)
         numbers = []
         for _ in range(self._n_levels):
-            numbers.append(int(lengths[nodes].sum()))
+            numbers.append(int(self._n_kept[nodes].sum()))
             nodes = self.shorter[nodes]
         return numbers
 

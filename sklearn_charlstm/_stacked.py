@@ -31,7 +31,8 @@ from sklearn_charlstm._windows import IGNORE
 __all__ = ["can_stack", "train_stacked"]
 
 # Numbers that a step has in memory, two gigabytes: several processes may share a GPU.
-# Padding comes on top, where some classes have long texts and others short ones.
+# Padding comes on top, where some classes have long texts and others short ones, and
+# the tables of the estimates, up to four megabytes a class.
 MAX_VALUES = 2**29
 
 # What AdamW keeps of each weight.
@@ -56,7 +57,24 @@ def can_stack(jobs: Sequence[TrainingJob]) -> bool:
         len({kind(job) for job in jobs}) == 1
         and jobs[0].module_params["num_layers"] == 1
         and all(job.batches.estimates is not None for job in jobs)
-        and all((job.state.optimizer or ("AdamW",))[0] == "AdamW" for job in jobs)
+        and all(_is_of_plain_adamw(job) for job in jobs)
+    )
+
+
+def _is_of_plain_adamw(job: TrainingJob) -> bool:
+    """Tell whether AdamW, of these settings, can go on from a state.
+
+    With callbacks that freeze weights for a while, or other settings, there may be no
+    state of some weights, or more of it.
+    """
+    if job.state.optimizer is None:
+        return True
+    name, by_number = job.state.optimizer
+    return (
+        name == "AdamW"
+        and len(by_number) == len(job.state.weights)
+        and all(state.keys() == {"step", *MOMENTS} for state in by_number.values())
+        and len({float(state["step"]) for state in by_number.values()}) == 1
     )
 
 
@@ -120,7 +138,7 @@ def _pace(job: TrainingJob) -> tuple[int, int, float]:
 
 
 def _n_steps(job: TrainingJob) -> float:
-    """Return how many steps the optimizer has made: it may be newer than the model."""
+    """Return the steps of the optimizer, which may have begun anew after updates."""
     if job.state.optimizer is None:
         return 0.0
     _, by_number = job.state.optimizer

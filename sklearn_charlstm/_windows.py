@@ -54,7 +54,7 @@ class WindowBatches:
     epoch : int
         Number of the first epoch.
     smoothing : bool
-        Whether to say how likely each token is at every target.
+        Whether to say by which histories a target is smoothed.
 
     Yields
     ------
@@ -63,9 +63,10 @@ class WindowBatches:
         Of the shape of `inputs`, int64, and of shape (n_windows,), float32. The target
         at position t follows the inputs up to and including t. Padded targets, and
         unknown ones, whose probability is fixed, are `IGNORE`. The mean weight of a
-        target is one in each epoch. With `smoothing` three more, by which `Estimates`
-        computes how likely each token is there: the histories that the window shows of
-        the targets, where it shows more than the estimates use, and numbers.
+        target is one in each epoch. With `smoothing` there are three more parts, of
+        which `Estimates` computes how likely each token is there: the histories that
+        the window shows of the targets, int64, where it shows more than the estimates
+        use, bool, both of the shape of `inputs`, and the list of `KneserNey.n_kept`.
     """
 
     def __init__(

@@ -75,7 +75,9 @@ class WaitsCounted(TorchDispatchMode):
     n_waits = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.n_waits += func in (
+        counts = func == torch.ops.aten.repeat_interleave.Tensor
+        size = (kwargs or {}).get("output_size")
+        self.n_waits += (counts and size is None) or func in (
             torch.ops.aten._local_scalar_dense.default,
             torch.ops.aten.nonzero.default,
         )

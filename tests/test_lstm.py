@@ -34,7 +34,8 @@ def side_by_side(networks, inputs):
     )
 
 
-@pytest.mark.parametrize(("n_windows", "n_steps"), [(7, 6), (1, 1), (3, 2)])
+# More tokens than there are in the alphabet, and fewer.
+@pytest.mark.parametrize(("n_windows", "n_steps"), [(7, 6), (1, 1), (3, 2), (2, 2)])
 def test_is_that_of_torch(networks, n_windows, n_steps):
     inputs = torch.randint(N_INPUTS, (N_NETWORKS, n_windows, n_steps))
     weights = torch.randn(N_NETWORKS, n_windows, n_steps, HIDDEN)
@@ -55,11 +56,11 @@ def test_is_that_of_torch(networks, n_windows, n_steps):
 
 def test_gradients_are_exact():
     torch.manual_seed(0)
-    gates = torch.randn(2, 3, 2, 12, dtype=torch.float64, requires_grad=True)
+    flat = torch.randn(2, 3 * 2, 12, dtype=torch.float64, requires_grad=True)
     recurrent = torch.randn(2, 3, 12, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(
-        lambda gates, recurrent: _LSTM.apply(gates.clone(), recurrent)[0],
-        (gates, recurrent),
+        lambda flat, recurrent: _LSTM.apply(flat.clone(), recurrent, 3)[0],
+        (flat, recurrent),
         check_undefined_grad=False,
     )
 

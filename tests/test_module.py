@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from sklearn_charlstm import _module
 from sklearn_charlstm._module import CharLSTM
 
 
@@ -65,21 +66,30 @@ def test_the_probability_is_the_mean_of_the_networks():
     torch.testing.assert_close(module.log_probabilities(logits), expected)
 
 
-@pytest.mark.parametrize("num_layers", [1, 2])
-def test_training_computes_the_same(num_layers):
+@pytest.mark.parametrize(
+    ("min_windows", "max_size", "num_layers", "is_side_by_side"),
+    [(4, 4, 1, True), (5, 4, 1, False), (4, 3, 1, False), (4, 4, 2, False)],
+)
+def test_training_computes_the_same(
+    monkeypatch, min_windows, max_size, num_layers, is_side_by_side
+):
+    monkeypatch.setattr(_module, "MIN_WINDOWS", min_windows)
+    monkeypatch.setattr(_module, "MAX_HIDDEN_SIZE", max_size)
     module = make(num_layers=num_layers)
     inputs = torch.randint(7, (4, 6))
     logits, _ = module(inputs)
     gradients = torch.autograd.grad(logits.square().sum(), [*module.parameters()])
     module.train()
-    in_training, _ = module(inputs)
+    in_training, state = module(inputs)
+    assert (state is None) == is_side_by_side
     torch.testing.assert_close(in_training, logits)
     in_training.square().sum().backward()
     for parameter, expected in zip(module.parameters(), gradients, strict=True):
         torch.testing.assert_close(parameter.grad, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_gradients_have_memory_of_their_own():
+def test_gradients_have_memory_of_their_own(monkeypatch):
+    monkeypatch.setattr(_module, "MIN_WINDOWS", 4)
     module = make().train()
     module(torch.randint(7, (4, 6)))[0].square().sum().backward()
     before = [p.grad.clone() for p in module.parameters()]

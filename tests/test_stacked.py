@@ -164,6 +164,22 @@ def test_others_are_not_trained_together(other):
     assert can_stack([make_job(0), make_job(1)])
 
 
+def test_optimizers_that_would_go_on_otherwise_are_not():
+    job = make_job(0)
+    (state, _), _ = train_stacked([job, make_job(1)], **HOW, compute=CPU)
+    name, by_number = state.optimizer
+    assert can_stack([make_job(0, state=state, epoch=4)])
+    for changed in (
+        {k: values for k, values in by_number.items() if k},
+        by_number | {0: by_number[0] | {"step": torch.tensor(1.0)}},
+        by_number | {0: by_number[0] | {"max_exp_avg_sq": torch.zeros(1)}},
+    ):
+        other = TrainingState(
+            state.weights, state.average, state.n_updates, (name, changed)
+        )
+        assert not can_stack([make_job(0, state=other, epoch=4)])
+
+
 def test_deep_ones_and_texts_without_estimates_are_not():
     assert not can_stack([make_job(k, num_layers=2) for k in range(2)])
     jobs = [make_job(k) for k in range(2)]

@@ -9,10 +9,18 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from sklearn_charlstm import CharLMLanguageClassifier, CharLSTMLanguageModel
+from sklearn_charlstm import (
+    CharLMLanguageClassifier,
+    CharLSTMLanguageModel,
+    _module,
+    _networks,
+    _scoring,
+)
+from sklearn_charlstm._module import CharLSTM
 
 
 def tensors_of(*values):
@@ -237,3 +245,31 @@ def test_a_model_is_trained(tiny, texts, stand_in, early_stopping):
         scores = model.score_samples(texts)
     np.testing.assert_allclose(scores, expected.score_samples(texts), atol=1e-5)
     assert model.device_ == "cuda"
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_a_gpu_leaves_more_to_torch(clf, stand_in, monkeypatch, on_gpu):
+    monkeypatch.setattr(_scoring, "FEW_TEXTS", 1)
+    n_calls = {"reads": 0, "side by side": 0}
+
+    def counted(what, function):
+        def call(*args):
+            n_calls[what] += 1
+            return function(*args)
+
+        return call
+
+    read_texts = _networks.Networks.read_texts
+    monkeypatch.setattr(_networks.Networks, "read_texts", counted("reads", read_texts))
+    side_by_side = CharLSTM._side_by_side
+    monkeypatch.setattr(
+        CharLSTM, "_side_by_side", counted("side by side", side_by_side)
+    )
+    monkeypatch.setattr(_module, "MIN_WINDOWS", 1)
+    device = "cuda" if on_gpu else "cpu"
+    model = clone(clf.language_models_[0]).set_params(device=device)
+    with stand_in if on_gpu else nullcontext():
+        clf.set_params(device=device).predict_proba(LONG)
+        model.partial_fit(LONG)
+    assert (n_calls["reads"] > 0) == on_gpu
+    assert (n_calls["side by side"] > 0) == (not on_gpu)

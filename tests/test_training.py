@@ -390,7 +390,9 @@ def test_bfloat16_multiplies_and_keeps_weights_of_float32(monkeypatch, half, out
 
 
 @pytest.mark.parametrize("smoothing", [True, False])
-def test_no_batch_waits_for_the_device(waits_counted, smoothing):
+def test_no_batch_waits_for_the_device(waits_counted, smoothing, monkeypatch):
+    # No history is in the table: all are looked up step by step.
+    monkeypatch.setattr("sklearn_charlstm._smoothing.MAX_TABLE", 1)
     counts = []
     for n_letters in (10, 200):
         with waits_counted() as counted:
