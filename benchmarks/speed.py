@@ -71,7 +71,7 @@ def matmul_rate(repeats):
 
 def operations_per_target(model):
     """Return those of the matrix products of one network, forward and backward."""
-    # Those with the embeddings are few: one of each token.
+    # Not those with embeddings: by default one of each token.
     n_outputs, size = model.vocabulary_.n_outputs, model.hidden_size
     return 3 * 2 * (4 * size * size + size * n_outputs)
 
@@ -174,12 +174,12 @@ def measure_fit(texts, repeats, params):
 
 def measure_prediction(texts, lengths, n_texts, repeats, params):
     """Yield a row per length: thousand characters per second of every classifier."""
-    parts = {
-        "LSTM": {},
-        "two jobs": {"n_jobs": 2},
-        "two jobs, bfloat16": {"n_jobs": 2, "precision": "bfloat16"},
-        "and one network": {"n_jobs": 2, "precision": "bfloat16", "n_networks": 1},
-    }
+    two_jobs = {"n_jobs": 2}
+    parts = {"LSTM": {}, "two jobs": two_jobs}
+    if Compute(torch.device("cpu"), torch.bfloat16).can_train:
+        two_jobs = two_jobs | {"precision": "bfloat16"}
+        parts["two jobs, bfloat16"] = two_jobs
+    parts["and one network"] = two_jobs | {"n_networks": 1}
     classifiers = {
         name: CharLMLanguageClassifier(
             random_state=0,
