@@ -132,8 +132,9 @@ def test_memory_is_bounded_where_a_token_takes_much(
     assert max(sizes) == max_tokens
 
 
-@pytest.mark.parametrize("n_texts", [1, 3])
-def test_long_texts_that_part_are_left_to_torch(model, monkeypatch, n_texts):
+@pytest.fixture
+def shapes(monkeypatch):
+    """Return a list of the windows that are left to torch's LSTM."""
     shapes = []
     forward = CharLSTM.forward
 
@@ -142,6 +143,11 @@ def test_long_texts_that_part_are_left_to_torch(model, monkeypatch, n_texts):
         return forward(self, inputs, state)
 
     monkeypatch.setattr(CharLSTM, "forward", watch)
+    return shapes
+
+
+@pytest.mark.parametrize("n_texts", [1, 3])
+def test_long_texts_that_part_are_left_to_torch(model, shapes, n_texts):
     for n_tokens, n_left in ((20, 0), (60, 50)):
         texts = [letter * n_tokens for letter in "abc"[:n_texts]]
         text_log_likelihood(
@@ -152,17 +158,9 @@ def test_long_texts_that_part_are_left_to_torch(model, monkeypatch, n_texts):
         assert bool(shapes) == bool(n_left)
 
 
-def test_many_texts_are_not_until_few_are_left(model, monkeypatch):
+def test_many_texts_are_not_until_few_are_left(model, shapes, monkeypatch):
     monkeypatch.setattr(_scoring, "FEW_TEXTS", 2)
     monkeypatch.setattr(_scoring, "MAX_STEPS", 12)
-    shapes = []
-    forward = CharLSTM.forward
-
-    def watch(self, inputs, state=None):
-        shapes.append(inputs.shape)
-        return forward(self, inputs, state)
-
-    monkeypatch.setattr(CharLSTM, "forward", watch)
     for n_of_last, n_left in ((60, 0), (10, 48)):
         texts = ["a" * 60, "b" * 60, "c" * n_of_last]
         scores = score(model, texts)
