@@ -4,6 +4,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._networks import Model, Networks
-from sklearn_charlstm._scoring import in_threads, text_log_likelihood
+from sklearn_charlstm._scoring import in_threads, side_by_side, text_log_likelihood
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
 __all__ = ["beam_log_likelihood", "first_look"]
@@ -116,7 +117,8 @@ def first_look(
                 compute=compute,
             )
             first = text[0]
-            for k, scores in enumerate(each(look, models)):
+            groups = side_by_side(models, len(tokens), compute)
+            for k, scores in enumerate(chain.from_iterable(each(look, groups))):
                 sums = np.bincount(text - first, weights=scores[pair])
                 log_likelihood[first : first + len(sums), k] += sums
     return log_likelihood
@@ -124,10 +126,10 @@ def first_look(
 
 @torch.inference_mode()
 def _score_pairs(
-    model: Model,
+    models: Sequence[Model],
     common: Vocabulary,
     tokens: NDArray[Any],
     pairs: tuple[NDArray[np.int64], NDArray[np.int64]],
     compute: Compute,
 ) -> NDArray[np.float64]:
-    return Networks(model, common, tokens, compute).read_pairs(*pairs)
+    return Networks(models, common, tokens, compute).read_pairs(*pairs)

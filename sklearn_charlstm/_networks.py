@@ -1,8 +1,9 @@
-"""The networks of a language model, fast: one step for many histories."""
+"""The networks of language models, fast: one step for many histories."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,11 +83,12 @@ class Levels(NamedTuple):
 
 
 class Networks:
-    """The networks of one language model, side by side, a token at a time.
+    """The networks of some language models, side by side, a token at a time.
 
     Parameters
     ----------
-    model : Model
+    models : list of n_models Model
+        Their arguments differ in the numbers of inputs and outputs only.
     common : Vocabulary
         The alphabet of the texts.
     tokens : ndarray of shape (n_tokens,), integer
@@ -96,52 +98,75 @@ class Networks:
 
     def __init__(
         self,
-        model: Model,
+        models: Sequence[Model],
         common: Vocabulary,
         tokens: NDArray[np.int64],
         compute: Compute,
     ) -> None:
-        weights, params, vocabulary = model
-        self._model = model
+        params = models[0].module_params
+        self._models = models
         self._compute = compute
         self._device = compute.device
         self._is_sigmoid = params["output"] == "sigmoid"
-        n_networks = params["n_networks"]
+        self._n_networks = params["n_networks"]
 
-        def stacked(name: str) -> torch.Tensor:
-            arrays = [weights[f"networks.{i}.{name}"] for i in range(n_networks)]
+        def stacked(name: str, models: Sequence[Model] = models) -> torch.Tensor:
+            arrays = [
+                model.weights[f"networks.{i}.{name}"]
+                for model in models
+                for i in range(self._n_networks)
+            ]
             of_all = torch.from_numpy(np.stack(arrays)).to(*compute)
             if name.startswith("lstm."):
                 # As `_lstm_cell` takes the candidate. No digit is lost.
                 of_all.chunk(4, dim=1)[2].mul_(2)
             return of_all
 
-        ids = vocabulary.ids_from(common)[tokens]
-        # Last what is read before the first token of a text and of a part of it.
-        before = [vocabulary.first_input, vocabulary.cut]
-        self._input = np.append(vocabulary.as_inputs(ids), before)
-        distinct, rows = np.unique(self._input, return_inverse=True)
-        self._row = torch.from_numpy(rows).to(self._device)
         layers = range(params["num_layers"])
         self._recurrent = [stacked(f"lstm.weight_hh_l{layer}").mT for layer in layers]
-        biases = [
-            stacked(f"lstm.bias_ih_l{layer}") + stacked(f"lstm.bias_hh_l{layer}")
-            for layer in layers
-        ]
-        biases.append(stacked("linear.bias"))
-        weights_up = [stacked(f"lstm.weight_ih_l{layer}") for layer in layers]
-        weights_up.append(stacked("linear.weight"))
         first, *self._upwards = [
-            (bias[:, None], weight.mT)
-            for bias, weight in zip(biases, weights_up, strict=True)
+            (
+                (stacked(f"lstm.bias_ih_l{n}") + stacked(f"lstm.bias_hh_l{n}"))[
+                    :, None
+                ],
+                stacked(f"lstm.weight_ih_l{n}").mT,
+            )
+            for n in layers
         ]
-        # The product of embedding and first weights, once for every token.
-        bias, weight = first
-        embedding = stacked("embedding.weight")[:, torch.from_numpy(distinct)]
-        self._table = torch.baddbmm(bias, embedding, weight)
-        self._initial = self._table.new_zeros(n_networks, 1, params["hidden_size"])
-        self._known, self._output, self._log_share = vocabulary.shares(ids)
-        self._module: CharLSTM | None = None
+        self._outward = [
+            (
+                stacked("linear.bias", [model])[:, None],
+                stacked("linear.weight", [model]).mT,
+            )
+            for model in models
+        ]
+
+        inputs, shares, tables, rows = [], [], [], []
+        n_rows = 0
+        of_models = zip(*(part.split(self._n_networks) for part in first), strict=True)
+        for model, (bias, weight) in zip(models, of_models, strict=True):
+            vocabulary = model.vocabulary
+            ids = vocabulary.ids_from(common)[tokens]
+            shares.append(vocabulary.shares(ids))
+            # Last what is read before the first token of a text and of a part of it.
+            before = [vocabulary.first_input, vocabulary.cut]
+            inputs.append(np.append(vocabulary.as_inputs(ids), before))
+            # The product of embedding and first weights, once for every token.
+            distinct, row = np.unique(inputs[-1], return_inverse=True)
+            embedding = stacked("embedding.weight", [model])
+            embedding = embedding[:, torch.from_numpy(distinct)]
+            for table in torch.baddbmm(bias, embedding, weight):
+                tables.append(table)
+                rows.append(row + n_rows)
+                n_rows += len(table)
+        self._input = np.stack(inputs)
+        self._known, self._output, self._log_share = map(
+            np.stack, zip(*shares, strict=True)
+        )
+        self._table = torch.cat(tables)
+        self._row = torch.from_numpy(np.stack(rows)).to(self._device)
+        self._initial = self._table.new_zeros(len(rows), 1, params["hidden_size"])
+        self._modules: list[CharLSTM] = []
         self.start()
 
     def start(self) -> None:
@@ -152,21 +177,29 @@ class Networks:
         return [torch.from_numpy(array).to(self._device) for array in arrays]
 
     def read_levels(self, levels: Levels) -> _Scores:
-        """Compute log p(target | history) of all prefixes, level after level."""
+        """Compute log p(target | history) of all prefixes, level after level.
+
+        Returns
+        -------
+        log_likelihood : ndarray of shape (n_models, n_prefixes)
+        """
         # Now: once the steps are on their way a GPU would end them before it copies.
-        outputs = torch.from_numpy(self._output[levels.targets]).to(self._device)
+        [outputs] = self._on_device(self._output[:, levels.targets])
         steps = zip(levels.source, levels.inputs, strict=True)
         hidden = torch.cat([self._read_level(*step) for step in steps], dim=1)
-        # The outputs of all levels in one product.
-        bias, weight = self._upwards[-1]
-        logits = at_least_float32(torch.baddbmm(bias, hidden, weight))
-        if self._is_sigmoid:
-            logits = F.logsigmoid(logits)
-        of_outputs = levels.history * logits.shape[2] + outputs
-        log_proba = torch.log_softmax(logits, dim=2).flatten(1)
-        log_proba = log_proba.index_select(1, of_outputs)
-        scores = torch.logsumexp(log_proba, dim=0) - math.log(len(log_proba))
-        return self._shared(scores, levels.targets)
+        scores = []
+        for k, (bias, weight) in enumerate(self._outward):
+            # The outputs of all levels in one product.
+            of_model = hidden[k * self._n_networks : (k + 1) * self._n_networks]
+            logits = at_least_float32(torch.baddbmm(bias, of_model, weight))
+            if self._is_sigmoid:
+                logits = F.logsigmoid(logits)
+            of_outputs = levels.history * logits.shape[2] + outputs[k]
+            log_proba = torch.log_softmax(logits, dim=2).flatten(1)
+            log_proba = log_proba.index_select(1, of_outputs)
+            scores.append(torch.logsumexp(log_proba, dim=0))
+        mean = torch.stack(scores) - math.log(self._n_networks)
+        return self._shared(mean, levels.targets)
 
     def read_pairs(
         self, previous: NDArray[np.int64], targets: NDArray[np.int64]
@@ -180,20 +213,22 @@ class Networks:
 
         Returns
         -------
-        log_likelihood : ndarray of shape (n_pairs,)
+        log_likelihood : ndarray of shape (n_models, n_pairs)
         """
-        first, cut = len(self._input) - 2, len(self._input) - 1
-        # Different tokens may be the same to this model.
-        _, one, number = np.unique(
-            self._input[previous], return_index=True, return_inverse=True
-        )
-        inputs = previous[one]
+        n_inputs = self._input.shape[1]
+        first, cut = n_inputs - 2, n_inputs - 1
+        # Different tokens may be the same to all these models.
+        number = np.zeros(len(previous), dtype=np.int64)
+        for inputs in self._input:
+            codes = number * (inputs.max() + 1) + inputs[previous]
+            _, one, number = np.unique(codes, return_index=True, return_inverse=True)
+        before = previous[one]
         order = np.argsort(number, kind="stable")
-        scores = np.empty(len(targets))
-        n_logits = len(self._initial) * self._upwards[-1][0].shape[2]
+        scores = np.empty((len(self._models), len(targets)))
+        n_logits = self._n_networks * max(bias.shape[2] for bias, _ in self._outward)
         n_inputs = max(1, MAX_LOGITS // n_logits)
-        for begin in range(0, len(inputs), n_inputs):
-            part = inputs[begin : begin + n_inputs]
+        for begin in range(0, len(before), n_inputs):
+            part = before[begin : begin + n_inputs]
             first_pair, end = np.searchsorted(
                 number, [begin, begin + len(part)], sorter=order
             )
@@ -208,7 +243,7 @@ class Networks:
                 targets[pairs],
             )
             self.start()
-            scores[pairs] = self.read_levels(levels)
+            scores[:, pairs] = self.read_levels(levels)
         return scores
 
     def read_texts(
@@ -223,36 +258,48 @@ class Networks:
 
         Returns
         -------
-        log_likelihood : ndarray of shape (n_texts, n_steps)
+        log_likelihood : ndarray of shape (n_models, n_texts, n_steps)
         """
-        if self._module is None:
+        if not self._modules:
             # torch's own loop over the steps.
-            weights, params, _ = self._model
-            self._module = CharLSTM.from_weights(weights, params)
-            self._module.to(*self._compute.of_lstm)
-        # Here a state of shape (networks, texts, hidden) for each layer, there one of
-        # (networks * layers, texts, hidden).
+            self._modules = [
+                CharLSTM.from_weights(model.weights, model.module_params).to(
+                    *self._compute.of_lstm
+                )
+                for model in self._models
+            ]
+        of_inputs, outputs = self._on_device(
+            self._input[:, inputs], self._output[:, targets]
+        )
+        # Here a state of shape (networks of all models, texts, hidden) for each layer,
+        # there one of (networks * layers, texts, hidden) for each model.
         hidden, cell = (
             torch.stack([part[:, : len(inputs)] for part in parts], dim=1)
-            .flatten(0, 1)
             .to(*self._compute.of_lstm)
+            .split(self._n_networks)
             for parts in zip(*self._state, strict=True)
         )
-        logits, state = self._module(
-            torch.from_numpy(self._input[inputs]).to(self._device), (hidden, cell)
+        scores, states = [], []
+        for k, module in enumerate(self._modules):
+            state = hidden[k].flatten(0, 1), cell[k].flatten(0, 1)
+            logits, state = module(of_inputs[k], state)
+            log_proba = module.log_probabilities(logits)
+            scores.append(log_proba.gather(2, outputs[k][:, :, None]).squeeze(2))
+            states.append(state)
+        n_layers = len(self._state)
+        of_layers = (
+            torch.cat(parts).unflatten(0, (-1, n_layers)).unbind(1)
+            for parts in zip(*states, strict=True)
         )
-        hidden, cell = (part.unflatten(0, (-1, len(self._state))) for part in state)
-        self._state = list(zip(hidden.unbind(1), cell.unbind(1), strict=True))
-        outputs = torch.from_numpy(self._output[targets]).to(self._device)
-        log_proba = self._module.log_probabilities(logits)
-        return self._shared(
-            log_proba.gather(2, outputs[:, :, None]).squeeze(2), targets
-        )
+        self._state = list(zip(*of_layers, strict=True))
+        return self._shared(torch.stack(scores), targets)
 
     def _shared(self, scores: torch.Tensor, targets: NDArray[np.int64]) -> _Scores:
         """Share the probability of an output among the tokens that it stands for."""
         on_cpu = scores.cpu().numpy().astype(np.float64)
-        return np.where(self._known[targets], on_cpu, 0) + self._log_share[targets]
+        return (
+            np.where(self._known[:, targets], on_cpu, 0) + self._log_share[:, targets]
+        )
 
     def _read_level(self, source: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         """Advance all histories of a level by their last token.
@@ -261,10 +308,11 @@ class Networks:
 
         Returns
         -------
-        hidden : tensor of shape (n_networks, n_histories, hidden_size)
+        hidden : tensor of shape (networks of all models, n_histories, hidden_size)
             Of the last layer.
         """
-        gates = self._table.index_select(1, self._row.index_select(0, inputs))
+        rows = self._row.index_select(1, inputs)
+        gates = self._table.index_select(0, rows.flatten()).unflatten(0, rows.shape)
         for layer, (hidden, cell) in enumerate(self._state):
             if layer:
                 bias, weight = self._upwards[layer - 1]

@@ -5,6 +5,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
 __all__ = [
     "in_threads",
+    "side_by_side",
     "text_log_likelihood",
     "token_log_likelihood",
 ]
@@ -38,6 +40,12 @@ FEW_TEXTS = 16
 
 # Fewer tokens are read before threads have started.
 MIN_TOKENS = 2**11
+
+# Where there is little to read, most of the time goes into starting operations, and one
+# for the networks of all models takes little more than one for each. So many values of
+# states; on a GPU more pay.
+MAX_STATES = 2**19
+MAX_STATES_ON_GPU = 2**26
 
 _Scores = NDArray[np.float64]
 _Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
@@ -100,16 +108,20 @@ def text_log_likelihood(
         if followed is None:
             return _sums(models, encoded, vocabulary, compute, each)
         log_likelihood = np.full(followed.shape, -np.inf)
+        readers: dict[bytes, list[int]] = {}
+        for k, column in enumerate(followed.T):
+            readers.setdefault(column.tobytes(), []).append(k)
 
-        def read(k: int) -> None:
-            [rows] = np.nonzero(followed[:, k])
+        def read(same: list[int]) -> None:
+            """Let some models read, which read the same texts."""
+            [rows] = np.nonzero(followed[:, same[0]])
             if not len(rows):
                 return
-            texts, of_class = encoded.take(rows), models[k : k + 1]
-            scores = _sums(of_class, texts, vocabulary, compute, map)
-            log_likelihood[rows, k] = scores[:, 0]
+            of_same, texts = [models[k] for k in same], encoded.take(rows)
+            scores = _sums(of_same, texts, vocabulary, compute, map)
+            log_likelihood[rows[:, None], same] = scores
 
-        for _ in each(read, range(len(models))):
+        for _ in each(read, readers.values()):
             pass
     return log_likelihood
 
@@ -160,6 +172,25 @@ def in_threads(n_jobs: int | None, n_models: int, n_tokens: int) -> Iterator[_Ma
         yield map if n_threads == 1 else pool.map
 
 
+def side_by_side(
+    models: Sequence[Model], n_tokens: int, compute: Compute
+) -> list[Sequence[Model]]:
+    """Part models of the same arguments into groups that read side by side.
+
+    Parameters
+    ----------
+    models : list of Model
+    n_tokens : int
+        That they read at a time.
+    compute : Compute
+    """
+    params = models[0].module_params
+    n_values = n_tokens * params["n_networks"] * params["hidden_size"]
+    on_cpu = compute.device.type == "cpu"
+    size = max(1, (MAX_STATES if on_cpu else MAX_STATES_ON_GPU) // max(1, n_values))
+    return [models[begin : begin + size] for begin in range(0, len(models), size)]
+
+
 def _distinct(encoded: EncodedTexts) -> tuple[EncodedTexts, NDArray[np.int64]]:
     """Return every text once, and the number among them of each that was given.
 
@@ -201,8 +232,6 @@ def _scored(
 
     lengths = encoded.lengths
     starts = np.cumsum(lengths) - lengths
-    with torch.inference_mode():
-        networks = [Networks(model, vocabulary, tokens, compute) for model in models]
     n_logits = max(
         model.module_params["n_networks"] * model.vocabulary.n_outputs
         for model in models
@@ -211,11 +240,18 @@ def _scored(
     n_times = 1 if on_cpu else ON_GPU
     max_tokens = max(1, min(n_times * MAX_TOKENS, MAX_LOGITS // n_logits))
     max_texts = min(n_times * MAX_TEXTS, max_tokens)
-    for rows in _side_by_side(lengths, max_texts, max_tokens):
+    with torch.inference_mode():
+        groups = [
+            Networks(group, vocabulary, tokens, compute)
+            for group in side_by_side(
+                models, min(len(encoded.ids), max_tokens), compute
+            )
+        ]
+    for rows in _read_together(lengths, max_texts, max_tokens):
         of_rows = starts[rows], lengths[rows]
         tree = PrefixTree(token_at, *of_rows, first_input=len(tokens))
-        for of_model in networks:
-            of_model.start()
+        for networks in groups:
+            networks.start()
         done, longest = 0, of_rows[1][0]
         apart = False
         while done < longest:
@@ -229,12 +265,13 @@ def _scored(
                 step = _next_levels(
                     tree, starts[rows], done, n_steps, compute.device, leave_apart
                 )
-            for k, scores_of_model in enumerate(each(step.scores, networks)):
+            scores = chain.from_iterable(each(step.scores, groups))
+            for k, scores_of_model in enumerate(scores):
                 yield k, step.places, scores_of_model
             done += step.n_steps
 
 
-def _side_by_side(
+def _read_together(
     lengths: NDArray[np.int64], max_texts: int, max_tokens: int
 ) -> Iterator[slice]:
     """Yield which texts are read side by side; of none without a token."""
@@ -254,7 +291,7 @@ class _Step(NamedTuple):
     read: Callable[[Networks], _Scores]
 
     def scores(self, networks: Networks) -> _Scores:
-        """Let one model read them, in any thread."""
+        """Let some models read them, in any thread: an array for each."""
         with torch.inference_mode():
             return self.read(networks)
 
@@ -282,7 +319,7 @@ def _next_levels(
     return _Step(
         len(levels),
         np.concatenate(places),
-        lambda networks: networks.read_levels(joined)[of_texts],
+        lambda networks: networks.read_levels(joined)[:, of_texts],
     )
 
 
@@ -303,5 +340,5 @@ def _next_texts(
     return _Step(
         n_steps,
         places[inside],
-        lambda networks: networks.read_texts(inputs, targets)[inside],
+        lambda networks: networks.read_texts(inputs, targets)[:, inside],
     )

@@ -47,13 +47,17 @@ def look_alone(model, common, text):
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
-@pytest.mark.parametrize(("max_tokens", "max_logits"), [(2**20, 2**24), (3, 16)])
+@pytest.mark.parametrize(
+    ("max_tokens", "max_logits", "max_states"),
+    [(2**20, 2**24, 2**19), (3, 16, 2**19), (3, 16, 0)],
+)
 def test_first_look_sees_one_token_of_the_history(
-    models, common, monkeypatch, max_tokens, max_logits, n_jobs
+    models, common, monkeypatch, max_tokens, max_logits, max_states, n_jobs
 ):
     monkeypatch.setattr(_beam, "MAX_TOKENS", max_tokens)
     monkeypatch.setattr(_networks, "MAX_LOGITS", max_logits)
     monkeypatch.setattr(_scoring, "MIN_TOKENS", 0)
+    monkeypatch.setattr(_scoring, "MAX_STATES", max_states)
     looked = first_look(models, common.encode(TEXTS), common, CPU, n_jobs)
     expected = [[look_alone(model, common, text) for model in models] for text in TEXTS]
     np.testing.assert_allclose(looked, expected, rtol=1e-5)
@@ -66,7 +70,8 @@ def test_memory_of_the_first_look_is_bounded(models, common, monkeypatch):
 
     def watch(self, source, inputs):
         hidden = read_level(self, source, inputs)
-        sizes.append(2 * len(inputs) * self._upwards[-1][0].shape[2])
+        n_outputs = max(bias.shape[2] for bias, _ in self._outward)
+        sizes.append(2 * len(inputs) * n_outputs)
         return hidden
 
     monkeypatch.setattr(_networks.Networks, "_read_level", watch)
@@ -95,7 +100,8 @@ def test_what_is_outside_of_the_beam_is_not_read(models, common, monkeypatch):
         _scoring,
         "_sums",
         lambda models, texts, *rest, sums=_scoring._sums: (
-            n_read.append(len(texts.lengths)) or sums(models, texts, *rest)
+            n_read.append(len(models) * len(texts.lengths))
+            or sums(models, texts, *rest)
         ),
     )
     looked = first_look(models, encoded, common, CPU)

@@ -7,6 +7,7 @@ from scipy.special import expit, log_expit, log_softmax, logsumexp
 
 from sklearn_charlstm import CharLMLanguageClassifier, CharLSTMLanguageModel
 from sklearn_charlstm._device import Compute
+from sklearn_charlstm._networks import _lstm_cell
 from sklearn_charlstm._scoring import token_log_likelihood
 
 
@@ -61,6 +62,17 @@ def test_scores_are_those_of_double_precision(tiny, texts, output, boundaries):
     lower = token_log_likelihood(model._as_scored(model.weights_), encoded, half)
     assert np.abs(lower - expected).mean() < 0.02
     assert abs(np.mean(lower - expected)) < 0.002
+
+
+def test_the_cell_keeps_its_digits_where_the_rest_is_bfloat16():
+    generator = torch.Generator().manual_seed(0)
+    gates = torch.randn(100, 2, 1, 4 * 5, generator=generator).bfloat16()
+    cell = exact = torch.zeros(2, 1, 5)
+    for step in gates:
+        hidden, cell = _lstm_cell(step, cell)
+        _, exact = _lstm_cell(step.double(), exact.double())
+        assert hidden.dtype == torch.bfloat16
+    np.testing.assert_allclose(cell, exact, atol=1e-5)
 
 
 @pytest.mark.parametrize(

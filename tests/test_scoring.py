@@ -7,7 +7,11 @@ import torch
 from sklearn_charlstm import _networks, _scoring
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._module import CharLSTM
-from sklearn_charlstm._scoring import text_log_likelihood, token_log_likelihood
+from sklearn_charlstm._scoring import (
+    side_by_side,
+    text_log_likelihood,
+    token_log_likelihood,
+)
 from sklearn_charlstm._vocabulary import Vocabulary
 
 # Equal ones, prefixes of others, and long ones that part late.
@@ -214,6 +218,7 @@ def test_threads_change_nothing_and_compute_in_one_thread_each(
     monkeypatch.setattr(_networks.Networks, "_shared", watch)
     monkeypatch.setattr(_scoring, "cpu_count", lambda: 3)
     monkeypatch.setattr(_scoring, "MIN_TOKENS", 0)
+    monkeypatch.setattr(_scoring, "MAX_STATES", 0)
     monkeypatch.setattr(_scoring, "MIN_STEPS", min_steps)
     encoded = model.vocabulary.encode(TEXTS)
     scores = [
@@ -225,6 +230,29 @@ def test_threads_change_nothing_and_compute_in_one_thread_each(
     assert threading.get_ident() in threads
     assert len(threads) > 1
     assert set(counts) == {1}
+
+
+@pytest.mark.parametrize("boundaries", [True, False])
+@pytest.mark.parametrize("min_steps", [1, 100])
+@pytest.mark.parametrize("n_side_by_side", [2, 3])
+def test_models_side_by_side_read_as_each_alone(
+    random_model, monkeypatch, n_side_by_side, min_steps, boundaries
+):
+    monkeypatch.setattr(_scoring, "MIN_STEPS", min_steps)
+    common = Vocabulary(["abcx"], "char", boundaries)
+    models = [
+        random_model(Vocabulary([letters], "char", boundaries, common), seed)
+        for seed, letters in enumerate(["abc", "xa", "cb"])
+    ]
+    encoded = common.encode(TEXTS)
+    alone = [text_log_likelihood([model], encoded, common, CPU) for model in models]
+    # Two networks of five units each.
+    n_states = len(encoded.ids) * 2 * 5
+    monkeypatch.setattr(_scoring, "MAX_STATES", n_side_by_side * n_states)
+    groups = side_by_side(models, len(encoded.ids), CPU)
+    assert [len(group) for group in groups] == ([2, 1] if n_side_by_side == 2 else [3])
+    together = text_log_likelihood(models, encoded, common, CPU)
+    np.testing.assert_allclose(together, np.hstack(alone), rtol=1e-5)
 
 
 @pytest.mark.parametrize("min_steps", [1, 100])
