@@ -20,8 +20,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: $(VENV)/installed
 	$(BIN)/python examples/plot_english_french.py $(ARGS)
 
+# A core for each of the two: threads that wait for each other take several times as long.
 test: $(VENV)/installed lint
-	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal --cov $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal --cov $(ARGS)
 
 docs: $(VENV)/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"

@@ -63,6 +63,15 @@ def udhr_folder():
     return folder
 
 
+@pytest.fixture
+def n_threads():
+    """Give torch more than the one thread that `make test` leaves it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    yield before + 1
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def _short_joint_training(monkeypatch):
     # For discriminative_epochs="auto"; thirty epochs would take most of the time.

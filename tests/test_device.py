@@ -158,9 +158,9 @@ def test_a_worker_without_a_gpu_says_so(monkeypatch):
         resolve_compute("cuda", "float32")
 
 
-def test_float32_is_not_rounded_and_what_was_set_comes_back():
+def test_float32_is_not_rounded_and_what_was_set_comes_back(n_threads):
     lstm = torch.backends.cudnn.rnn
-    before = lstm.fp32_precision, torch.get_num_threads()
+    before = lstm.fp32_precision, n_threads
     within = []
     with pytest.raises(ZeroDivisionError), reproducibly():
         within += [lstm.fp32_precision, torch.get_num_threads() / 0]

@@ -197,8 +197,7 @@ def test_who_handles_control_c_decides(tiny, texts):
     assert len(pressed) == model.n_iter_ == tiny["epochs"]
 
 
-def test_control_c_leaves_torch_its_threads(monkeypatch):
-    n_threads = torch.get_num_threads()
+def test_control_c_leaves_torch_its_threads(n_threads, monkeypatch):
     set_num_threads = torch.set_num_threads
 
     def interrupted(n):

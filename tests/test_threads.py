@@ -15,15 +15,15 @@ N_THREADS = 8
 
 
 @pytest.fixture(autouse=True)
-def _torch_keeps_its_threads():
+def _torch_keeps_its_threads(n_threads):
     def n_torch_threads():
         # As a thread that begins has it.
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(torch.get_num_threads).result()
 
-    before = n_torch_threads()
+    assert n_torch_threads() == n_threads
     yield
-    assert n_torch_threads() == before
+    assert n_torch_threads() == n_threads
 
 
 @pytest.fixture

@@ -217,16 +217,12 @@ def test_what_is_left_out_is_not_learned_from(output, smoothing, monkeypatch):
     assert_equal_weights(one.weights, other.weights, rtol=1e-4, atol=1e-5)
 
 
-def test_same_seed_same_weights_whatever_the_state_and_threads_around_it():
+def test_same_seed_same_weights_whatever_the_state_and_threads_around_it(request):
     first, _ = run()
     torch.rand(5)
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(n_threads + 1)
-    try:
-        second, _ = run()
-        assert torch.get_num_threads() == n_threads + 1
-    finally:
-        torch.set_num_threads(n_threads)
+    n_threads = request.getfixturevalue("n_threads")
+    second, _ = run()
+    assert torch.get_num_threads() == n_threads
     assert_equal_weights(first.weights, second.weights)
     other, _ = run(seed=1)
     for name in first.weights:
@@ -254,8 +250,7 @@ class _Interrupt(callbacks_of_skorch.Callback):
         raise KeyboardInterrupt
 
 
-def test_a_real_interrupt_is_raised():
-    n_threads = torch.get_num_threads()
+def test_a_real_interrupt_is_raised(n_threads):
     with pytest.raises(KeyboardInterrupt):
         run(net_params={"callbacks": [_Interrupt()]})
     assert torch.get_num_threads() == n_threads
