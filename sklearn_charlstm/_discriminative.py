@@ -29,6 +29,7 @@ from sklearn_charlstm._module import (
     join_networks,
     split_networks,
 )
+from sklearn_charlstm._optimizer import AdamW
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 from sklearn_charlstm._windows import IGNORE, WindowBatches
 
@@ -455,7 +456,7 @@ def _train_networks(
             module__vocabularies=vocabularies,
             module__common=batches.vocabulary,
             criterion=nn.NLLLoss,
-            optimizer=torch.optim.AdamW,
+            optimizer=AdamW,
             optimizer__weight_decay=weight_decay,
             optimizer__fused=True,
             lr=lr,

@@ -19,6 +19,7 @@ from sklearn_charlstm._module import (
     mean_log_probabilities,
     split_networks,
 )
+from sklearn_charlstm._optimizer import AdamW
 from sklearn_charlstm._stack import Stack, stacked, unstacked
 from sklearn_charlstm._training import (
     CRITERIA,
@@ -169,7 +170,7 @@ def _train(
     estimates = Estimates(
         [job.batches.estimates for job in jobs if job.batches.estimates], device
     )
-    optimizer = torch.optim.AdamW(
+    optimizer = AdamW(
         [weight for group in stack.groups for weight in group.values()],
         lr=lr,
         weight_decay=weight_decay,
@@ -316,7 +317,7 @@ def _moments(job: TrainingJob, moment: str) -> Weights:
 
 
 def _load_states(
-    optimizer: torch.optim.AdamW,
+    optimizer: AdamW,
     groups: Sequence[Sequence[TrainingJob]],
     rows: Sequence[slice],
 ) -> None:
@@ -342,7 +343,7 @@ def _load_states(
 
 
 def _states(
-    optimizer: torch.optim.AdamW, groups: Sequence[Sequence[TrainingJob]]
+    optimizer: AdamW, groups: Sequence[Sequence[TrainingJob]]
 ) -> list[dict[Any, Any]]:
     """Return the state of the optimizer for each model, by number of the weight."""
     by_number = on_cpu(optimizer.state_dict())

@@ -24,6 +24,7 @@ from sklearn_charlstm._loop import (
     RunningAverage,
 )
 from sklearn_charlstm._module import CharLSTM, Weights
+from sklearn_charlstm._optimizer import AdamW
 from sklearn_charlstm._windows import IGNORE, WindowBatches
 
 __all__ = [
@@ -379,7 +380,7 @@ def train(
     settings = {
         "criterion": criterion,
         **{f"criterion__{key}": value for key, value in criterion_settings.items()},
-        "optimizer": torch.optim.AdamW,
+        "optimizer": AdamW,
         "optimizer__weight_decay": weight_decay,
         # Not every optimizer that may be asked for has one kernel for all weights.
         **({} if "optimizer" in net_params else {"optimizer__fused": True}),
