@@ -109,65 +109,81 @@ class Networks:
         self._device = compute.device
         self._is_sigmoid = params["output"] == "sigmoid"
         self._n_networks = params["n_networks"]
-
-        def stacked(name: str, models: Sequence[Model] = models) -> torch.Tensor:
-            arrays = [
-                model.weights[f"networks.{i}.{name}"]
-                for model in models
-                for i in range(self._n_networks)
-            ]
-            of_all = torch.from_numpy(np.stack(arrays)).to(*compute)
-            if name.startswith("lstm."):
-                # As `_lstm_cell` takes the candidate. No digit is lost.
-                of_all.chunk(4, dim=1)[2].mul_(2)
-            return of_all
-
+        self._set_tokens(common, tokens)
         layers = range(params["num_layers"])
-        self._recurrent = [stacked(f"lstm.weight_hh_l{layer}").mT for layer in layers]
-        first, *self._upwards = [
-            (
-                (stacked(f"lstm.bias_ih_l{n}") + stacked(f"lstm.bias_hh_l{n}"))[
-                    :, None
-                ],
-                stacked(f"lstm.weight_ih_l{n}").mT,
-            )
-            for n in layers
+        self._recurrent = [
+            self._stacked(f"lstm.weight_hh_l{layer}", models).mT for layer in layers
         ]
+        first, *self._upwards = map(self._of_inputs, layers)
         self._outward = [
             (
-                stacked("linear.bias", [model])[:, None],
-                stacked("linear.weight", [model]).mT,
+                self._stacked("linear.bias", [model])[:, None],
+                self._stacked("linear.weight", [model]).mT,
             )
             for model in models
         ]
+        self._set_table(*first)
+        self._initial = self._table.new_zeros(len(self._row), 1, params["hidden_size"])
+        self._modules: list[CharLSTM] = []
+        self.start()
 
-        inputs, shares, tables, rows = [], [], [], []
-        n_rows = 0
-        of_models = zip(*(part.split(self._n_networks) for part in first), strict=True)
-        for model, (bias, weight) in zip(models, of_models, strict=True):
-            vocabulary = model.vocabulary
+    def _set_tokens(self, common: Vocabulary, tokens: NDArray[np.int64]) -> None:
+        """Find what the tokens of the texts are to each model."""
+        inputs, shares = [], []
+        for _, _, vocabulary in self._models:
             ids = vocabulary.ids_from(common)[tokens]
-            shares.append(vocabulary.shares(ids))
             # Last what is read before the first token of a text and of a part of it.
             before = [vocabulary.first_input, vocabulary.cut]
             inputs.append(np.append(vocabulary.as_inputs(ids), before))
-            # The product of embedding and first weights, once for every token.
-            distinct, row = np.unique(inputs[-1], return_inverse=True)
-            embedding = stacked("embedding.weight", [model])
-            embedding = embedding[:, torch.from_numpy(distinct)]
-            for table in torch.baddbmm(bias, embedding, weight):
-                tables.append(table)
-                rows.append(row + n_rows)
-                n_rows += len(table)
+            shares.append(vocabulary.shares(ids))
         self._input = np.stack(inputs)
         self._known, self._output, self._log_share = map(
             np.stack, zip(*shares, strict=True)
         )
+
+    def _stacked(self, name: str, models: Sequence[Model]) -> torch.Tensor:
+        """Lay a parameter of all networks side by side."""
+        arrays = [
+            weights[f"networks.{number}.{name}"]
+            for weights, _, _ in models
+            for number in range(self._n_networks)
+        ]
+        of_all = torch.from_numpy(np.stack(arrays)).to(*self._compute)
+        if name.startswith("lstm."):
+            # As `_lstm_cell` takes the candidate. No digit is lost.
+            of_all.chunk(4, dim=1)[2].mul_(2)
+        return of_all
+
+    def _of_inputs(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return bias and weights of what a layer reads."""
+        bias, other, weight = (
+            self._stacked(f"lstm.{name}_l{layer}", self._models)
+            for name in ("bias_ih", "bias_hh", "weight_ih")
+        )
+        return (bias + other)[:, None], weight.mT
+
+    def _set_table(self, bias: torch.Tensor, weight: torch.Tensor) -> None:
+        """Compute what the first layer makes of a token, once for every token."""
+        tables, rows = [], []
+        n_rows = 0
+        of_models = zip(
+            self._models,
+            self._input,
+            bias.split(self._n_networks),
+            weight.split(self._n_networks),
+            strict=True,
+        )
+        for model, inputs, its_bias, its_weight in of_models:
+            # Different tokens may be the same to a model.
+            distinct, row = np.unique(inputs, return_inverse=True)
+            embedding = self._stacked("embedding.weight", [model])
+            embedding = embedding[:, torch.from_numpy(distinct)]
+            for table in torch.baddbmm(its_bias, embedding, its_weight):
+                tables.append(table)
+                rows.append(row + n_rows)
+                n_rows += len(table)
         self._table = torch.cat(tables)
         self._row = torch.from_numpy(np.stack(rows)).to(self._device)
-        self._initial = self._table.new_zeros(len(rows), 1, params["hidden_size"])
-        self._modules: list[CharLSTM] = []
-        self.start()
 
     def start(self) -> None:
         """Forget what was read."""
