@@ -68,7 +68,8 @@ def token_log_likelihood(
     log_likelihood : ndarray of shape (n_tokens,), float64
         In nats, in the order of `encoded.ids`.
     """
-    distinct, number = _distinct(encoded)
+    rows, number = _distinct(encoded)
+    distinct = encoded.take(rows)
     log_likelihood = np.empty(len(distinct.ids))
     with in_threads(1, 1, len(encoded.ids)) as each:
         scored = _scored([model], distinct, model.vocabulary, compute, each)
@@ -104,44 +105,60 @@ def text_log_likelihood(
     log_likelihood : ndarray of shape (n_texts, n_models), float64
         In nats; -inf where a model did not read a text.
     """
-    with in_threads(n_jobs, len(models), len(encoded.ids)) as each:
+    rows, number = _distinct(encoded)
+    distinct = encoded.take(rows)
+    with in_threads(n_jobs, len(models), len(distinct.ids)) as each:
         if followed is None:
-            return _sums(models, encoded, vocabulary, compute, each)
-        log_likelihood = np.full(followed.shape, -np.inf)
-        readers: dict[bytes, list[int]] = {}
-        for k, column in enumerate(followed.T):
-            readers.setdefault(column.tobytes(), []).append(k)
+            return _sums(models, distinct, vocabulary, compute, each)[number]
+        of_distinct = np.zeros((len(rows), len(models)), dtype=bool)
+        np.logical_or.at(of_distinct, number, followed)
+        log_likelihood = _sums_of_followed(
+            models, distinct, vocabulary, compute, each, of_distinct
+        )
+    return np.where(followed, log_likelihood[number], -np.inf)
 
-        def read(same: list[int]) -> None:
-            """Let some models read, which read the same texts."""
-            [rows] = np.nonzero(followed[:, same[0]])
-            if not len(rows):
-                return
-            of_same, texts = [models[k] for k in same], encoded.take(rows)
+
+def _sums_of_followed(
+    models: Sequence[Model],
+    distinct: EncodedTexts,
+    vocabulary: Vocabulary,
+    compute: Compute,
+    each: _Map,
+    followed: NDArray[np.bool_],
+) -> _Scores:
+    """Compute log p(text) where a model reads the text; -inf elsewhere."""
+    log_likelihood = np.full(followed.shape, -np.inf)
+    # Models that read the same texts read them side by side.
+    readers: dict[bytes, list[int]] = {}
+    for k, column in enumerate(followed.T):
+        readers.setdefault(column.tobytes(), []).append(k)
+
+    def read(same: list[int]) -> None:
+        [rows] = np.nonzero(followed[:, same[0]])
+        if len(rows):
+            texts, of_same = distinct.take(rows), [models[k] for k in same]
             scores = _sums(of_same, texts, vocabulary, compute, map)
             log_likelihood[rows[:, None], same] = scores
 
-        for _ in each(read, readers.values()):
-            pass
+    for _ in each(read, readers.values()):
+        pass
     return log_likelihood
 
 
 def _sums(
     models: Sequence[Model],
-    encoded: EncodedTexts,
+    distinct: EncodedTexts,
     vocabulary: Vocabulary,
     compute: Compute,
     each: _Map,
 ) -> _Scores:
-    """Compute log p(text) of all texts under all models."""
-    distinct, number = _distinct(encoded)
-    lengths = distinct.lengths
-    log_likelihood = np.zeros((len(lengths), len(models)))
-    ends = np.cumsum(lengths)
+    """Compute log p(text) of texts in the order of `_distinct` under all models."""
+    ends = np.cumsum(distinct.lengths)
+    log_likelihood = np.zeros((len(ends), len(models)))
     for k, places, scores in _scored(models, distinct, vocabulary, compute, each):
         text = np.searchsorted(ends, places, side="right")
         np.add.at(log_likelihood[:, k], text, scores)
-    return log_likelihood[number]
+    return log_likelihood
 
 
 @contextmanager
@@ -191,8 +208,8 @@ def side_by_side(
     return [models[begin : begin + size] for begin in range(0, len(models), size)]
 
 
-def _distinct(encoded: EncodedTexts) -> tuple[EncodedTexts, NDArray[np.int64]]:
-    """Return every text once, and the number among them of each that was given.
+def _distinct(encoded: EncodedTexts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return a row of every distinct text, and the number among them of each row.
 
     They are in an order of their own, the longest first and those with the same
     beginning together: batches, and with them roundings, are the same in every order
@@ -208,7 +225,7 @@ def _distinct(encoded: EncodedTexts) -> tuple[EncodedTexts, NDArray[np.int64]]:
         for number, key in enumerate(sorted(row, key=lambda key: (-len(key), key)))
     }
     rows = np.array([row[key] for key in number], dtype=np.int64)
-    return encoded.take(rows), np.array([number[key] for key in keys], dtype=np.int64)
+    return rows, np.array([number[key] for key in keys], dtype=np.int64)
 
 
 def _scored(
@@ -220,7 +237,8 @@ def _scored(
 ) -> Iterator[tuple[int, NDArray[np.int64], _Scores]]:
     """Yield the number of a model, the places of some tokens, and their scores.
 
-    Memory does not grow with the number and the length of the texts.
+    The longest texts are first. Memory does not grow with the number and the length of
+    the texts.
     """
     # Tokens by their number among those of the texts, found as they are read: texts
     # are long, an id takes a byte or two. In blocks, because a copy is sorted.
