@@ -173,9 +173,10 @@ def in_threads(n_jobs: int | None, n_models: int, n_tokens: int) -> Iterator[_Ma
     n_tokens : int
         Of the texts that they read.
     """
-    n_threads = min(effective_n_jobs(n_jobs), cpu_count(), n_models)
-    if n_tokens < MIN_TOKENS:
-        n_threads = 1
+    n_threads = 1
+    if n_tokens >= MIN_TOKENS:
+        # joblib reads files to know the number of CPUs.
+        n_threads = min(effective_n_jobs(n_jobs), cpu_count(), n_models)
     # A thread begins on the first GPU, wherever its caller is.
     on_gpu: dict[str, Any] = (
         {
