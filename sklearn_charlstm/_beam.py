@@ -117,7 +117,8 @@ def first_look(
                 compute=compute,
             )
             first = text[0]
-            groups = side_by_side(models, len(tokens), compute)
+            parts = side_by_side(models, len(distinct), compute)
+            groups = [models[part] for part in parts]
             for k, scores in enumerate(chain.from_iterable(each(look, groups))):
                 sums = np.bincount(text - first, weights=scores[pair])
                 log_likelihood[first : first + len(sums), k] += sums

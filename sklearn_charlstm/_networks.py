@@ -231,8 +231,8 @@ class Networks:
         -------
         log_likelihood : ndarray of shape (n_models, n_pairs)
         """
-        n_inputs = self._input.shape[1]
-        first, cut = n_inputs - 2, n_inputs - 1
+        n_rows = self._input.shape[1]
+        first, cut = n_rows - 2, n_rows - 1
         # Different tokens may be the same to all these models.
         number = np.zeros(len(previous), dtype=np.int64)
         for inputs in self._input:

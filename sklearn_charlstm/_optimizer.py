@@ -2,9 +2,7 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
-from collections.abc import Callable
 from inspect import unwrap
-from typing import Any
 
 import torch
 from torch.optim import Optimizer
@@ -25,7 +23,4 @@ class AdamW(torch.optim.AdamW):
     state_dict = unwrap(Optimizer.state_dict)
     load_state_dict = unwrap(Optimizer.load_state_dict)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update the parameters; `closure` computes the loss and the gradients."""
-        return unwrap(torch.optim.AdamW.step)(self, closure)
+    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))

@@ -42,8 +42,8 @@ FEW_TEXTS = 16
 MIN_TOKENS = 2**11
 
 # Where there is little to read, most of the time goes into starting operations, and one
-# for the networks of all models takes little more than one for each. So many values of
-# states; on a GPU more pay.
+# for many networks takes little more than one for few. Values of the hidden states that
+# models side by side have, over all tokens.
 MAX_STATES = 2**19
 MAX_STATES_ON_GPU = 2**26
 
@@ -96,7 +96,7 @@ def text_log_likelihood(
         What the texts are encoded with: the common alphabet.
     compute : Compute
     n_jobs : int or None
-        Models that score at the same time, each in a thread.
+        Threads, where there is more to read than little.
     followed : ndarray of shape (n_texts, n_models), bool, or None
         Which models read which texts; None: all of them all.
 
@@ -105,44 +105,60 @@ def text_log_likelihood(
     log_likelihood : ndarray of shape (n_texts, n_models), float64
         In nats; -inf where a model did not read a text.
     """
-    rows, number = _distinct(encoded)
-    distinct = encoded.take(rows)
-    with in_threads(n_jobs, len(models), len(distinct.ids)) as each:
-        if followed is None:
+    if followed is None:
+        rows, number = _distinct(encoded)
+        distinct = encoded.take(rows)
+        with in_threads(n_jobs, len(models), len(distinct.ids)) as each:
             return _sums(models, distinct, vocabulary, compute, each)[number]
-        of_distinct = np.zeros((len(rows), len(models)), dtype=bool)
-        np.logical_or.at(of_distinct, number, followed)
-        log_likelihood = _sums_of_followed(
-            models, distinct, vocabulary, compute, each, of_distinct
+    log_likelihood = np.full(followed.shape, -np.inf)
+    [read] = np.nonzero(followed.any(axis=1))
+    if len(read):
+        followed = followed[read]
+        log_likelihood[read] = _sums_of_followed(
+            models, encoded.take(read), vocabulary, compute, n_jobs, followed
         )
-    return np.where(followed, log_likelihood[number], -np.inf)
+    return log_likelihood
 
 
 def _sums_of_followed(
     models: Sequence[Model],
-    distinct: EncodedTexts,
+    encoded: EncodedTexts,
     vocabulary: Vocabulary,
     compute: Compute,
-    each: _Map,
+    n_jobs: int | None,
     followed: NDArray[np.bool_],
 ) -> _Scores:
     """Compute log p(text) where a model reads the text; -inf elsewhere."""
-    log_likelihood = np.full(followed.shape, -np.inf)
-    # Models that read the same texts read them side by side.
+    rows, number = _distinct(encoded)
+    distinct = encoded.take(rows)
+    # Equal texts may be followed by different models.
+    of_distinct = np.zeros((len(rows), len(models)), dtype=bool)
+    of_row, of_model = np.nonzero(followed)
+    of_distinct[number[of_row], of_model] = True
+    # Models that read the same texts may read them side by side.
     readers: dict[bytes, list[int]] = {}
-    for k, column in enumerate(followed.T):
+    for k, column in enumerate(of_distinct.T):
         readers.setdefault(column.tobytes(), []).append(k)
+    groups = []
+    for same in readers.values():
+        [texts] = np.nonzero(of_distinct[:, same[0]])
+        if len(texts):
+            n_tokens = int(distinct.lengths[texts].sum())
+            of_same = [models[k] for k in same]
+            parts = side_by_side(of_same, n_tokens, compute)
+            groups += [(texts, same[part]) for part in parts]
+    log_likelihood = np.full(of_distinct.shape, -np.inf)
 
-    def read(same: list[int]) -> None:
-        [rows] = np.nonzero(followed[:, same[0]])
-        if len(rows):
-            texts, of_same = distinct.take(rows), [models[k] for k in same]
-            scores = _sums(of_same, texts, vocabulary, compute, map)
-            log_likelihood[rows[:, None], same] = scores
+    def read(group: tuple[NDArray[np.int64], list[int]]) -> None:
+        texts, same = group
+        of_same = [models[k] for k in same]
+        scores = _sums(of_same, distinct.take(texts), vocabulary, compute, map)
+        log_likelihood[texts[:, None], same] = scores
 
-    for _ in each(read, readers.values()):
-        pass
-    return log_likelihood
+    with in_threads(n_jobs, len(models), len(distinct.ids)) as each:
+        for _ in each(read, groups):
+            pass
+    return np.where(followed, log_likelihood[number], -np.inf)
 
 
 def _sums(
@@ -163,13 +179,13 @@ def _sums(
 
 @contextmanager
 def in_threads(n_jobs: int | None, n_models: int, n_tokens: int) -> Iterator[_Map]:
-    """Yield a `map` over models: each in a thread, and torch in one thread in each.
+    """Yield a `map` in threads, with torch in one thread in each.
 
     Parameters
     ----------
     n_jobs : int or None
-        Models at the same time.
     n_models : int
+        That read, by themselves or side by side.
     n_tokens : int
         Of the texts that they read.
     """
@@ -192,21 +208,26 @@ def in_threads(n_jobs: int | None, n_models: int, n_tokens: int) -> Iterator[_Ma
 
 def side_by_side(
     models: Sequence[Model], n_tokens: int, compute: Compute
-) -> list[Sequence[Model]]:
+) -> list[slice]:
     """Part models of the same arguments into groups that read side by side.
 
     Parameters
     ----------
     models : list of Model
     n_tokens : int
-        That they read at a time.
+        That each reads.
     compute : Compute
     """
     params = models[0].module_params
-    n_values = n_tokens * params["n_networks"] * params["hidden_size"]
-    on_cpu = compute.device.type == "cpu"
-    size = max(1, (MAX_STATES if on_cpu else MAX_STATES_ON_GPU) // max(1, n_values))
-    return [models[begin : begin + size] for begin in range(0, len(models), size)]
+    n_values = max(1, n_tokens) * params["n_networks"] * params["hidden_size"]
+    if compute.device.type != "cpu":
+        size = max(1, MAX_STATES_ON_GPU // n_values)
+    elif n_tokens < MIN_TOKENS:
+        size = max(1, MAX_STATES // n_values)
+    else:
+        # Each thread has its models.
+        size = 1
+    return [slice(begin, begin + size) for begin in range(0, len(models), size)]
 
 
 def _distinct(encoded: EncodedTexts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -261,10 +282,8 @@ def _scored(
     max_texts = min(n_times * MAX_TEXTS, max_tokens)
     with torch.inference_mode():
         groups = [
-            Networks(group, vocabulary, tokens, compute)
-            for group in side_by_side(
-                models, min(len(encoded.ids), max_tokens), compute
-            )
+            Networks(models[group], vocabulary, tokens, compute)
+            for group in side_by_side(models, len(encoded.ids), compute)
         ]
     for rows in _read_together(lengths, max_texts, max_tokens):
         of_rows = starts[rows], lengths[rows]

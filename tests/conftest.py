@@ -102,7 +102,7 @@ def waits_counted():
 def random_model():
     """Return a function that makes a language model of random weights."""
 
-    def make(vocabulary, seed):
+    def make(vocabulary, seed, output="softmax"):
         params = {
             "n_inputs": vocabulary.n_inputs,
             "n_outputs": vocabulary.n_outputs,
@@ -111,7 +111,7 @@ def random_model():
             "hidden_size": 5,
             "num_layers": 2,
             "dropout": 0.5,
-            "output": "softmax",
+            "output": output,
         }
         torch.manual_seed(seed)
         state = CharLSTM(**params).state_dict()

@@ -48,16 +48,16 @@ def look_alone(model, common, text):
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
 @pytest.mark.parametrize(
-    ("max_tokens", "max_logits", "max_states"),
-    [(2**20, 2**24, 2**19), (3, 16, 2**19), (3, 16, 0)],
+    ("max_tokens", "max_logits", "min_tokens"),
+    # Each model by itself, perhaps in a thread, and all side by side.
+    [(2**20, 2**24, 0), (2**20, 2**24, 2**11), (3, 16, 0), (3, 16, 2**11)],
 )
 def test_first_look_sees_one_token_of_the_history(
-    models, common, monkeypatch, max_tokens, max_logits, max_states, n_jobs
+    models, common, monkeypatch, max_tokens, max_logits, min_tokens, n_jobs
 ):
     monkeypatch.setattr(_beam, "MAX_TOKENS", max_tokens)
     monkeypatch.setattr(_networks, "MAX_LOGITS", max_logits)
-    monkeypatch.setattr(_scoring, "MIN_TOKENS", 0)
-    monkeypatch.setattr(_scoring, "MAX_STATES", max_states)
+    monkeypatch.setattr(_scoring, "MIN_TOKENS", min_tokens)
     looked = first_look(models, common.encode(TEXTS), common, CPU, n_jobs)
     expected = [[look_alone(model, common, text) for model in models] for text in TEXTS]
     np.testing.assert_allclose(looked, expected, rtol=1e-5)
@@ -80,9 +80,29 @@ def test_memory_of_the_first_look_is_bounded(models, common, monkeypatch):
     assert max(sizes) <= 2 * 2 * 6
 
 
+def test_so_are_the_scores_of_models_side_by_side(models, common, monkeypatch):
+    sizes = []
+    read_pairs = _networks.Networks.read_pairs
+
+    def watch(self, previous, targets):
+        scores = read_pairs(self, previous, targets)
+        sizes.append(scores.shape)
+        return scores
+
+    monkeypatch.setattr(_networks.Networks, "read_pairs", watch)
+    first_look(models, common.encode(TEXTS), common, CPU)
+    [(n_models, n_pairs)] = sizes
+    assert n_models == 4
+    # Two networks of five units each for two models.
+    monkeypatch.setattr(_scoring, "MAX_STATES", 2 * n_pairs * 2 * 5)
+    first_look(models, common.encode(TEXTS), common, CPU)
+    assert sizes[1:] == [(2, n_pairs)] * 2
+
+
+@pytest.mark.parametrize("min_tokens", [0, 2**11])
 @pytest.mark.parametrize("n_jobs", [1, 2])
-def test_all_within_a_wide_beam(models, common, monkeypatch, n_jobs):
-    monkeypatch.setattr(_scoring, "MIN_TOKENS", 0)
+def test_all_within_a_wide_beam(models, common, monkeypatch, n_jobs, min_tokens):
+    monkeypatch.setattr(_scoring, "MIN_TOKENS", min_tokens)
     encoded = common.encode(TEXTS)
     offsets = np.zeros((len(TEXTS), len(models)))
     found = beam_log_likelihood(

@@ -206,19 +206,18 @@ def test_what_texts_have_in_common_is_computed_once(model, monkeypatch):
 
 @pytest.mark.parametrize("min_steps", [1, 100])
 def test_threads_change_nothing_and_compute_in_one_thread_each(
-    model, monkeypatch, min_steps
+    model, monkeypatch, min_steps, n_threads
 ):
-    n_threads = set()
+    seen = set()
     shared = _networks.Networks._shared
 
     def watch(self, *args):
-        n_threads.add((threading.get_ident(), torch.get_num_threads()))
+        seen.add((threading.get_ident(), torch.get_num_threads()))
         return shared(self, *args)
 
     monkeypatch.setattr(_networks.Networks, "_shared", watch)
     monkeypatch.setattr(_scoring, "cpu_count", lambda: 3)
     monkeypatch.setattr(_scoring, "MIN_TOKENS", 0)
-    monkeypatch.setattr(_scoring, "MAX_STATES", 0)
     monkeypatch.setattr(_scoring, "MIN_STEPS", min_steps)
     encoded = model.vocabulary.encode(TEXTS)
     scores = [
@@ -226,7 +225,7 @@ def test_threads_change_nothing_and_compute_in_one_thread_each(
         for n_jobs in (1, 3)
     ]
     np.testing.assert_array_equal(*scores)
-    threads, counts = zip(*n_threads, strict=True)
+    threads, counts = zip(*seen, strict=True)
     assert threading.get_ident() in threads
     assert len(threads) > 1
     assert set(counts) == {1}
@@ -235,23 +234,27 @@ def test_threads_change_nothing_and_compute_in_one_thread_each(
 @pytest.mark.parametrize("boundaries", [True, False])
 @pytest.mark.parametrize("min_steps", [1, 100])
 @pytest.mark.parametrize("n_side_by_side", [2, 3])
+@pytest.mark.parametrize("output", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_models_side_by_side_read_as_each_alone(
-    random_model, monkeypatch, n_side_by_side, min_steps, boundaries
+    random_model, monkeypatch, dtype, output, n_side_by_side, min_steps, boundaries
 ):
+    compute = Compute(torch.device("cpu"), dtype)
     monkeypatch.setattr(_scoring, "MIN_STEPS", min_steps)
     common = Vocabulary(["abcx"], "char", boundaries)
     models = [
-        random_model(Vocabulary([letters], "char", boundaries, common), seed)
+        random_model(Vocabulary([letters], "char", boundaries, common), seed, output)
         for seed, letters in enumerate(["abc", "xa", "cb"])
     ]
     encoded = common.encode(TEXTS)
-    alone = [text_log_likelihood([model], encoded, common, CPU) for model in models]
+    alone = [text_log_likelihood([model], encoded, common, compute) for model in models]
     # Two networks of five units each.
     n_states = len(encoded.ids) * 2 * 5
     monkeypatch.setattr(_scoring, "MAX_STATES", n_side_by_side * n_states)
-    groups = side_by_side(models, len(encoded.ids), CPU)
-    assert [len(group) for group in groups] == ([2, 1] if n_side_by_side == 2 else [3])
-    together = text_log_likelihood(models, encoded, common, CPU)
+    groups = side_by_side(models, len(encoded.ids), compute)
+    n_models = [len(models[group]) for group in groups]
+    assert n_models == ([2, 1] if n_side_by_side == 2 else [3])
+    together = text_log_likelihood(models, encoded, common, compute)
     np.testing.assert_allclose(together, np.hstack(alone), rtol=1e-5)
 
 
