@@ -80,7 +80,7 @@ def test_memory_of_the_first_look_is_bounded(models, common, monkeypatch):
     assert max(sizes) <= 2 * 2 * 6
 
 
-def test_so_are_the_scores_of_models_side_by_side(models, common, monkeypatch):
+def test_memory_of_models_side_by_side_is_bounded(models, common, monkeypatch):
     sizes = []
     read_pairs = _networks.Networks.read_pairs
 

@@ -512,10 +512,9 @@ def test_foreign_files(content, path):
 def test_no_bit_can_be_flipped_and_no_byte_lost(clf, saved):
     content = saved.read_bytes()
     rng = np.random.default_rng(0)
-    ends = {*range(500), *range(len(content) - 500, len(content))}
-    for place in sorted(ends | {*range(0, len(content), 3)}):
+    for place, bit in enumerate(rng.integers(8, size=len(content)).tolist()):
         damaged = bytearray(content)
-        damaged[place] ^= 1 << rng.integers(8)
+        damaged[place] ^= 1 << bit
         saved.write_bytes(damaged)
         with pytest.raises(ValueError, match="cannot be loaded"):
             CharLMLanguageClassifier.load(saved)
