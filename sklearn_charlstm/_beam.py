@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._networks import Model, Networks
-from sklearn_charlstm._scoring import in_threads, side_by_side, text_log_likelihood
+from sklearn_charlstm._scoring import (
+    distinct_texts,
+    followed_log_likelihood,
+    in_threads,
+    side_by_side,
+)
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
 __all__ = ["beam_log_likelihood", "first_look"]
@@ -34,10 +39,11 @@ def beam_log_likelihood(
 ) -> NDArray[np.float64]:
     """Compute log p(text) under the models that look likely at first.
 
-    Beam pruning [1]_, with a fast match [2]_ before the search: a model reads a text
-    if by `first_look` it is within `beam` of the best. A look costs as much as to read
-    each different token once. Where no other model is within the beam, none reads the
-    text: the look has decided.
+    Beam pruning [1]_, with a fast match [2]_ before the search, in passes of which each
+    sees more [3]_: the first network of a model reads a text if by `first_look` the
+    model is within `beam` of the best, and all its networks do if by that first one it
+    is within half of `beam`. A look costs as much as to read each different token once.
+    Where no other model is within the beam, none reads on: it is decided.
 
     Parameters
     ----------
@@ -46,13 +52,14 @@ def beam_log_likelihood(
     beam : float
         In nats.
     offsets : ndarray of shape (n_texts, n_models)
-        What the models are ahead by before they read, in nats.
+        What the models are ahead by before they read, in nats: the same for equal
+        texts.
 
     Returns
     -------
     log_likelihood : ndarray of shape (n_texts, n_models), float64
-        In nats; -inf under the models that did not read a text, but for the one alone
-        within the beam: there it is that of the first look.
+        In nats; -inf under the models that fell out of the beam. Under one that was
+        alone within it: that of the pass that left it alone.
 
     References
     ----------
@@ -61,15 +68,25 @@ def beam_log_likelihood(
     .. [2] L. Bahl, S. De Gennaro, P. Gopalakrishnan and R. Mercer, "A fast approximate
        acoustic match for large vocabulary speech recognition", IEEE Transactions on
        Speech and Audio Processing 1(1), 1993.
+    .. [3] R. Schwartz, L. Nguyen and J. Makhoul, "Multiple-pass search strategies",
+       in: Automatic Speech and Speaker Recognition, Kluwer, 1996.
     """
-    looked = first_look(models, encoded, vocabulary, compute, n_jobs)
-    scores = looked + offsets
-    within = scores >= scores.max(axis=1, keepdims=True) - beam
-    is_alone = within & (within.sum(axis=1, keepdims=True) == 1)
-    log_likelihood = text_log_likelihood(
-        models, encoded, vocabulary, compute, n_jobs, within & ~is_alone
-    )
-    return np.where(is_alone, looked, log_likelihood)
+    rows, number = distinct_texts(encoded)
+    distinct, offsets = encoded.take(rows), offsets[rows]
+    alone = [model.first_network() for model in models]
+    log_likelihood = first_look(alone, distinct, vocabulary, compute, n_jobs)
+    passes = [(alone, beam), (models, beam / 2)]
+    if models[0].module_params["n_networks"] == 1:
+        passes.pop()
+    for readers, width in passes:
+        scores = log_likelihood + offsets
+        within = scores >= scores.max(axis=1, keepdims=True) - width
+        is_alone = within & (within.sum(axis=1, keepdims=True) == 1)
+        read = followed_log_likelihood(
+            readers, distinct, vocabulary, compute, n_jobs, within & ~is_alone
+        )
+        log_likelihood = np.where(is_alone, log_likelihood, read)
+    return log_likelihood[number]
 
 
 def first_look(

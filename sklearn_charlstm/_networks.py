@@ -41,6 +41,13 @@ class Model(NamedTuple):
     module_params: dict[str, Any]
     vocabulary: Vocabulary
 
+    def first_network(self) -> "Model":
+        """Return the model of its first network alone."""
+        prefix = "networks.0."
+        weights = {k: v for k, v in self.weights.items() if k.startswith(prefix)}
+        params = {**self.module_params, "n_networks": 1}
+        return self._replace(weights=weights, module_params=params)
+
 
 class Levels(NamedTuple):
     """Levels one after the other, where all models find them.

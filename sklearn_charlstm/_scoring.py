@@ -19,6 +19,8 @@ from sklearn_charlstm._prefixes import PrefixTree
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
 __all__ = [
+    "distinct_texts",
+    "followed_log_likelihood",
     "in_threads",
     "side_by_side",
     "text_log_likelihood",
@@ -68,7 +70,7 @@ def token_log_likelihood(
     log_likelihood : ndarray of shape (n_tokens,), float64
         In nats, in the order of `encoded.ids`.
     """
-    rows, number = _distinct(encoded)
+    rows, number = distinct_texts(encoded)
     distinct = encoded.take(rows)
     log_likelihood = np.empty(len(distinct.ids))
     with in_threads(1, 1, len(encoded.ids)) as each:
@@ -84,7 +86,6 @@ def text_log_likelihood(
     vocabulary: Vocabulary,
     compute: Compute,
     n_jobs: int | None = None,
-    followed: NDArray[np.bool_] | None = None,
 ) -> _Scores:
     """Compute log p(text) under several models.
 
@@ -97,68 +98,66 @@ def text_log_likelihood(
     compute : Compute
     n_jobs : int or None
         Threads, where there is more to read than little.
-    followed : ndarray of shape (n_texts, n_models), bool, or None
-        Which models read which texts; None: all of them all.
+
+    Returns
+    -------
+    log_likelihood : ndarray of shape (n_texts, n_models), float64
+        In nats.
+    """
+    rows, number = distinct_texts(encoded)
+    distinct = encoded.take(rows)
+    with in_threads(n_jobs, len(models), len(distinct.ids)) as each:
+        return _sums(models, distinct, vocabulary, compute, each)[number]
+
+
+def followed_log_likelihood(
+    models: Sequence[Model],
+    distinct: EncodedTexts,
+    vocabulary: Vocabulary,
+    compute: Compute,
+    n_jobs: int | None,
+    followed: NDArray[np.bool_],
+) -> _Scores:
+    """Compute log p(text) where a model reads the text.
+
+    Parameters
+    ----------
+    models, vocabulary, compute, n_jobs
+        As of `text_log_likelihood`.
+    distinct : EncodedTexts
+        In the order of `distinct_texts`.
+    followed : ndarray of shape (n_texts, n_models), bool
+        Which models read which texts.
 
     Returns
     -------
     log_likelihood : ndarray of shape (n_texts, n_models), float64
         In nats; -inf where a model did not read a text.
     """
-    if followed is None:
-        rows, number = _distinct(encoded)
-        distinct = encoded.take(rows)
-        with in_threads(n_jobs, len(models), len(distinct.ids)) as each:
-            return _sums(models, distinct, vocabulary, compute, each)[number]
-    log_likelihood = np.full(followed.shape, -np.inf)
-    [read] = np.nonzero(followed.any(axis=1))
-    if len(read):
-        followed = followed[read]
-        log_likelihood[read] = _sums_of_followed(
-            models, encoded.take(read), vocabulary, compute, n_jobs, followed
-        )
-    return log_likelihood
-
-
-def _sums_of_followed(
-    models: Sequence[Model],
-    encoded: EncodedTexts,
-    vocabulary: Vocabulary,
-    compute: Compute,
-    n_jobs: int | None,
-    followed: NDArray[np.bool_],
-) -> _Scores:
-    """Compute log p(text) where a model reads the text; -inf elsewhere."""
-    rows, number = _distinct(encoded)
-    distinct = encoded.take(rows)
-    # Equal texts may be followed by different models.
-    of_distinct = np.zeros((len(rows), len(models)), dtype=bool)
-    of_row, of_model = np.nonzero(followed)
-    of_distinct[number[of_row], of_model] = True
     # Models that read the same texts may read them side by side.
     readers: dict[bytes, list[int]] = {}
-    for k, column in enumerate(of_distinct.T):
-        readers.setdefault(column.tobytes(), []).append(k)
+    for k, column in enumerate(followed.T):
+        if column.any():
+            readers.setdefault(column.tobytes(), []).append(k)
     groups = []
     for same in readers.values():
-        [texts] = np.nonzero(of_distinct[:, same[0]])
-        if len(texts):
-            n_tokens = int(distinct.lengths[texts].sum())
-            of_same = [models[k] for k in same]
-            parts = side_by_side(of_same, n_tokens, compute)
-            groups += [(texts, same[part]) for part in parts]
-    log_likelihood = np.full(of_distinct.shape, -np.inf)
-
-    def read(group: tuple[NDArray[np.int64], list[int]]) -> None:
-        texts, same = group
+        n_tokens = int(distinct.lengths[followed[:, same[0]]].sum())
         of_same = [models[k] for k in same]
-        scores = _sums(of_same, distinct.take(texts), vocabulary, compute, map)
+        groups += [same[part] for part in side_by_side(of_same, n_tokens, compute)]
+    log_likelihood = np.full(followed.shape, -np.inf)
+
+    def read(same: list[int]) -> None:
+        is_read = followed[:, same[0]]
+        of_same = [models[k] for k in same]
+        scores = _sums(of_same, distinct.where(is_read), vocabulary, compute, map)
+        [texts] = np.nonzero(is_read)
         log_likelihood[texts[:, None], same] = scores
 
-    with in_threads(n_jobs, len(models), len(distinct.ids)) as each:
+    n_read = int(distinct.lengths[followed.any(axis=1)].sum())
+    with in_threads(n_jobs, len(models), n_read) as each:
         for _ in each(read, groups):
             pass
-    return np.where(followed, log_likelihood[number], -np.inf)
+    return log_likelihood
 
 
 def _sums(
@@ -168,7 +167,7 @@ def _sums(
     compute: Compute,
     each: _Map,
 ) -> _Scores:
-    """Compute log p(text) of texts in the order of `_distinct` under all models."""
+    """Compute log p(text) of what `distinct_texts` orders, under all models."""
     ends = np.cumsum(distinct.lengths)
     log_likelihood = np.zeros((len(ends), len(models)))
     for k, places, scores in _scored(models, distinct, vocabulary, compute, each):
@@ -230,7 +229,9 @@ def side_by_side(
     return [slice(begin, begin + size) for begin in range(0, len(models), size)]
 
 
-def _distinct(encoded: EncodedTexts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def distinct_texts(
+    encoded: EncodedTexts,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return a row of every distinct text, and the number among them of each row.
 
     They are in an order of their own, the longest first and those with the same

@@ -59,6 +59,22 @@ class EncodedTexts(NamedTuple):
             ids=np.concatenate([self.ids[:0], *parts]), lengths=lengths
         )
 
+    def where(self, is_taken: NDArray[np.bool_]) -> Self:
+        """Select texts in the order in which they are, which is faster.
+
+        Parameters
+        ----------
+        is_taken : ndarray of shape (n_texts,), bool
+
+        Returns
+        -------
+        texts : EncodedTexts
+        """
+        return self._replace(
+            ids=self.ids[np.repeat(is_taken, self.lengths)],
+            lengths=self.lengths[is_taken],
+        )
+
     def count_of(self, token: int) -> NDArray[np.int64]:
         """Count how often an id is in every text.
 

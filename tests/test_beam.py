@@ -112,36 +112,60 @@ def test_all_within_a_wide_beam(models, common, monkeypatch, n_jobs, min_tokens)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_what_is_outside_of_the_beam_is_not_read(models, common, monkeypatch):
-    encoded = common.encode(TEXTS)
-    offsets = np.random.default_rng(0).normal(size=(len(TEXTS), len(models)))
-    n_read = []
-    monkeypatch.setattr(
-        _scoring,
-        "_sums",
-        lambda models, texts, *rest, sums=_scoring._sums: (
-            n_read.append(len(models) * len(texts.lengths))
-            or sums(models, texts, *rest)
+def passed(scores, width):
+    """Which models are within the beam, and which of them are not the only one."""
+    within = scores >= scores.max(axis=1, keepdims=True) - width
+    return within, within & (within.sum(axis=1, keepdims=True) > 1)
+
+
+@pytest.mark.parametrize("n_networks", [1, 2])
+def test_what_is_outside_of_the_beam_is_not_read(
+    models, common, monkeypatch, n_networks
+):
+    first = [model.first_network() for model in models]
+    if n_networks == 1:
+        models = first
+    texts = sorted({*TEXTS, *"bcy", "ab", "cab", "yx", "aab", "bca", "cc", "xa"})
+    encoded = common.encode(texts)
+    offsets = np.random.default_rng(0).normal(size=(len(texts), len(models)))
+    read = []
+
+    def sums(models, texts, *rest, sums=_scoring._sums):
+        n_networks = models[0].module_params["n_networks"]
+        read.extend([n_networks] * len(models) * len(texts.lengths))
+        return sums(models, texts, *rest)
+
+    monkeypatch.setattr(_scoring, "_sums", sums)
+    # Equal texts are read once.
+    twice = common.encode(texts + texts[::-1])
+    found, again = np.vsplit(
+        beam_log_likelihood(
+            models,
+            twice,
+            common,
+            CPU,
+            beam=3.0,
+            offsets=np.concatenate([offsets, offsets[::-1]]),
         ),
+        2,
     )
-    looked = first_look(models, encoded, common, CPU)
-    scores = looked + offsets
-    within = scores >= scores.max(axis=1, keepdims=True) - 2.5
-    is_alone = within & (within.sum(axis=1, keepdims=True) == 1)
-    followed = within & ~is_alone
-    assert is_alone.any()
-    assert within.sum(axis=1).max() > 1
-    assert not within.all()
-    found = beam_log_likelihood(models, encoded, common, CPU, beam=2.5, offsets=offsets)
-    # Equal texts once.
-    assert sum(n_read) == len(
-        {(TEXTS[row], k) for row, k in np.argwhere(followed).tolist()}
-    )
-    expected = text_log_likelihood(models, encoded, common, CPU)
-    np.testing.assert_allclose(found[followed], expected[followed], rtol=1e-5)
-    # Nobody is left to compare with.
-    np.testing.assert_allclose(found[is_alone], looked[is_alone], rtol=1e-5)
-    assert np.all(found[~within] == -np.inf)
+    np.testing.assert_array_equal(found, again[::-1])
+    monkeypatch.undo()
+
+    expected = first_look(first, encoded, common, CPU)
+    passes = [(first, 3.0), (models, 1.5)][:n_networks]
+    n_read = []
+    for readers, width in passes:
+        within, followed = passed(expected + offsets, width)
+        scores = text_log_likelihood(readers, encoded, common, CPU)
+        expected = np.where(within, np.where(followed, scores, expected), -np.inf)
+        n_read.append(followed.sum())
+        # Something falls out in each pass, and something is alone.
+        assert not within.all()
+        assert followed.any()
+        assert (within & ~followed).any()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert [read.count(number + 1) for number in range(len(passes))] == n_read
 
 
 @pytest.fixture
@@ -163,6 +187,7 @@ def test_beam_is_for_predict_only(clf):
     clf.set_params(beam=1e-9)
     encoded = clf.vocabulary_.encode(X)
     models = [model._as_scored(model.weights_) for model in clf.language_models_]
+    models = [model.first_network() for model in models]
     looked = first_look(models, encoded, clf.vocabulary_, CPU)
     labels = clf.classes_[looked.argmax(axis=1)]
     np.testing.assert_array_equal(clf.predict(X), labels)
