@@ -1,4 +1,4 @@
-"""A first look at texts, which tells the classes that are worth a second one."""
+"""First looks at texts, which tell the classes that are worth reading them."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._networks import Model, Networks
 from sklearn_charlstm._scoring import (
+    Map,
+    distinct_log_likelihood,
     distinct_texts,
     followed_log_likelihood,
     in_threads,
@@ -21,7 +23,7 @@ from sklearn_charlstm._scoring import (
 )
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
-__all__ = ["beam_log_likelihood", "first_look"]
+__all__ = ["beam_log_likelihood", "look"]
 
 # Tokens that are looked at together, which bounds the memory that it takes.
 MAX_TOKENS = 2**20
@@ -39,11 +41,12 @@ def beam_log_likelihood(
 ) -> NDArray[np.float64]:
     """Compute log p(text) under the models that look likely at first.
 
-    Beam pruning [1]_, with a fast match [2]_ before the search, in passes of which each
-    sees more [3]_: the first network of a model reads a text if by `first_look` the
-    model is within `beam` of the best, and all its networks do if by that first one it
-    is within half of `beam`. A look costs as much as to read each different token once.
-    Where no other model is within the beam, none reads on: it is decided.
+    Beam pruning [1]_, with fast matches [2]_ before the search: passes of which each
+    sees more [3]_. By a first look the first network of a model, which sees one token
+    of the history, must find it within `beam` of the best; by a second, which sees
+    two, within half of `beam`; then all its networks read the text. A look costs as
+    much as to read each different history once. Where no other model is within the
+    beam, none reads on: it is decided.
 
     Parameters
     ----------
@@ -73,37 +76,53 @@ def beam_log_likelihood(
     """
     rows, number = distinct_texts(encoded)
     distinct, offsets = encoded.take(rows), offsets[rows]
-    alone = [model.first_network() for model in models]
-    log_likelihood = first_look(alone, distinct, vocabulary, compute, n_jobs)
-    passes = [(alone, beam), (models, beam / 2)]
-    if models[0].module_params["n_networks"] == 1:
-        passes.pop()
-    for readers, width in passes:
+    first = [model.first_network() for model in models]
+    with in_threads(n_jobs, len(models), len(distinct.ids)) as each:
+        log_likelihood = look(first, distinct, vocabulary, compute, each, n_history=1)
+    for readers, width, read in (
+        (first, beam, partial(look, n_history=2)),
+        (models, beam / 2, distinct_log_likelihood),
+    ):
         scores = log_likelihood + offsets
         within = scores >= scores.max(axis=1, keepdims=True) - width
         is_alone = within & (within.sum(axis=1, keepdims=True) == 1)
-        read = followed_log_likelihood(
-            readers, distinct, vocabulary, compute, n_jobs, within & ~is_alone
+        log_likelihood = np.where(
+            is_alone,
+            log_likelihood,
+            followed_log_likelihood(
+                readers,
+                distinct,
+                vocabulary,
+                compute,
+                n_jobs,
+                within & ~is_alone,
+                read,
+            ),
         )
-        log_likelihood = np.where(is_alone, log_likelihood, read)
     return log_likelihood[number]
 
 
-def first_look(
+def look(
     models: Sequence[Model],
     encoded: EncodedTexts,
     vocabulary: Vocabulary,
     compute: Compute,
-    n_jobs: int | None = None,
+    each: Map,
+    *,
+    n_history: int,
 ) -> NDArray[np.float64]:
-    """Compute log p(text) where the models see one token of the history.
+    """Compute log p(text) where the models see some tokens of the history only.
 
-    What a model expects after a token is computed once, however much text there is.
+    What a model expects after them is computed once, however much text there is.
 
     Parameters
     ----------
-    models, encoded, vocabulary, compute, n_jobs
+    models, encoded, vocabulary, compute
         As of `text_log_likelihood`.
+    each : callable
+        A `map`, as of `in_threads`.
+    n_history : int
+        Tokens that are seen.
 
     Returns
     -------
@@ -114,40 +133,48 @@ def first_look(
     ends = np.cumsum(lengths)
     starts = ends - lengths
     log_likelihood = np.zeros((len(lengths), len(models)))
-    with in_threads(n_jobs, len(models), len(ids)) as each:
-        for begin in range(0, len(ids), MAX_TOKENS):
-            places = np.arange(begin, min(begin + MAX_TOKENS, len(ids)))
-            text = np.searchsorted(ends, places, side="right")
-            before = ids[places - 1]
-            tokens = np.union1d(before, ids[places])
-            # The first token of a text comes after none.
-            number = np.where(
-                places == starts[text], len(tokens), np.searchsorted(tokens, before)
-            )
-            codes = number * len(tokens) + np.searchsorted(tokens, ids[places])
-            distinct, pair = np.unique(codes, return_inverse=True)
-            look = partial(
-                _score_pairs,
-                common=vocabulary,
-                tokens=tokens,
-                pairs=np.divmod(distinct, len(tokens)),
-                compute=compute,
-            )
-            first = text[0]
-            parts = side_by_side(models, len(distinct), compute)
-            groups = [models[part] for part in parts]
-            for k, scores in enumerate(chain.from_iterable(each(look, groups))):
-                sums = np.bincount(text - first, weights=scores[pair])
-                log_likelihood[first : first + len(sums), k] += sums
+    for begin in range(0, len(ids), MAX_TOKENS):
+        places = np.arange(begin, min(begin + MAX_TOKENS, len(ids)))
+        text = np.searchsorted(ends, places, side="right")
+        tokens = np.unique(ids[max(0, begin - n_history) : places[-1] + 1])
+        n_before = np.minimum(places - starts[text], n_history)
+        windows, window = [], np.empty_like(places)
+        n_windows = 0
+        for length in range(n_history + 1):
+            [chosen] = np.nonzero(n_before == length)
+            if not len(chosen):
+                continue
+            columns = [
+                np.searchsorted(tokens, ids[places[chosen] - back])
+                for back in range(length, -1, -1)
+            ]
+            codes = np.ravel_multi_index(columns, [len(tokens)] * len(columns))
+            _, one, pair = np.unique(codes, return_index=True, return_inverse=True)
+            windows.append(np.stack(columns, axis=1)[one])
+            window[chosen] = n_windows + pair
+            n_windows += len(one)
+        score = partial(
+            _score_windows,
+            common=vocabulary,
+            tokens=tokens,
+            windows=windows,
+            compute=compute,
+        )
+        parts = side_by_side(models, n_windows, compute)
+        groups = [models[part] for part in parts]
+        for k, scores in enumerate(chain.from_iterable(each(score, groups))):
+            sums = np.bincount(text - text[0], weights=scores[window])
+            log_likelihood[text[0] : text[0] + len(sums), k] += sums
     return log_likelihood
 
 
 @torch.inference_mode()
-def _score_pairs(
+def _score_windows(
     models: Sequence[Model],
     common: Vocabulary,
     tokens: NDArray[Any],
-    pairs: tuple[NDArray[np.int64], NDArray[np.int64]],
+    windows: list[NDArray[np.int64]],
     compute: Compute,
 ) -> NDArray[np.float64]:
-    return Networks(models, common, tokens, compute).read_pairs(*pairs)
+    networks = Networks(models, common, tokens, compute)
+    return np.hstack([networks.read_windows(of_length) for of_length in windows])

@@ -117,10 +117,10 @@ class CharLMLanguageClassifier(
         same for all.
     beam : float, default=None
         Where there are many classes, or texts are long, 8 makes `predict` several
-        times as fast: it takes a first look, in which the models see one character of
-        the history; the first network of a model reads on if the model is then within
-        this many nats of the best, and the others do if it is still within half of
-        them. None: all read all, as in all other methods.
+        times as fast: a model reads a text only if it is within this many nats of the
+        best when its first network sees one character of the history, and within half
+        of them when it sees two. None: all models read all texts, as in all other
+        methods.
     early_stopping : bool, default=False
         Whether to set aside part of the training texts, to stop when their loss no
         longer falls, and to keep the weights of the best epoch.

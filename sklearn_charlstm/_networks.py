@@ -224,49 +224,60 @@ class Networks:
         mean = torch.stack(scores) - math.log(self._n_networks)
         return self._shared(mean, levels.targets)
 
-    def read_pairs(
-        self, previous: NDArray[np.int64], targets: NDArray[np.int64]
-    ) -> _Scores:
-        """Compute log p(target | the token before it), with nothing before that.
+    def read_windows(self, windows: NDArray[np.int64]) -> _Scores:
+        """Compute log p(last token | those before it in a window, and nothing else).
 
         Parameters
         ----------
-        previous, targets : ndarrays of shape (n_pairs,)
-            Tokens; before the first one of a text their number.
+        windows : ndarray of shape (n_windows, n_history + 1)
+            Tokens. Of one token: the first ones of texts.
 
         Returns
         -------
-        log_likelihood : ndarray of shape (n_models, n_pairs)
+        log_likelihood : ndarray of shape (n_models, n_windows)
         """
         n_rows = self._input.shape[1]
-        first, cut = n_rows - 2, n_rows - 1
+        history, targets = windows[:, :-1], windows[:, -1]
         # Different tokens may be the same to all these models.
-        number = np.zeros(len(previous), dtype=np.int64)
-        for inputs in self._input:
-            codes = number * (inputs.max() + 1) + inputs[previous]
-            _, one, number = np.unique(codes, return_index=True, return_inverse=True)
-        before = previous[one]
+        number = np.zeros(len(windows), dtype=np.int64)
+        one = np.zeros(1, dtype=np.int64)
+        for column in history.T:
+            for inputs in self._input:
+                codes = number * (inputs.max() + 1) + inputs[column]
+                _, one, number = np.unique(
+                    codes, return_index=True, return_inverse=True
+                )
         order = np.argsort(number, kind="stable")
         scores = np.empty((len(self._models), len(targets)))
         n_logits = self._n_networks * max(bias.shape[2] for bias, _ in self._outward)
-        n_inputs = max(1, MAX_LOGITS // n_logits)
-        for begin in range(0, len(before), n_inputs):
-            part = before[begin : begin + n_inputs]
-            first_pair, end = np.searchsorted(
+        n_histories = max(1, MAX_LOGITS // n_logits)
+        before = n_rows - (1 if history.shape[1] else 2)
+        for begin in range(0, len(one), n_histories):
+            part = history[one[begin : begin + n_histories]]
+            first, end = np.searchsorted(
                 number, [begin, begin + len(part)], sorter=order
             )
-            pairs = order[first_pair:end]
-            # The first two histories are those before a token.
-            history = np.where(previous[pairs] == first, 0, number[pairs] - begin + 2)
-            source = [np.zeros(2, dtype=np.int64), np.ones_like(part)]
+            of_part = order[first:end]
+            prefix = np.zeros(len(part), dtype=np.int64)
+            source, inputs = [prefix[:1]], [np.array([before])]
+            for column in part.T:
+                _, row, longer = np.unique(
+                    prefix * n_rows + column, return_index=True, return_inverse=True
+                )
+                source.append(prefix[row])
+                inputs.append(column[row])
+                prefix = longer
+            # Of the histories of all lengths the longest are last.
+            n_before = sum(map(len, inputs[:-1]))
+            [its_history] = self._on_device(n_before + prefix[number[of_part] - begin])
             levels = Levels(
                 self._on_device(*source),
-                self._on_device(np.array([first, cut]), part),
-                torch.from_numpy(history).to(self._device),
-                targets[pairs],
+                self._on_device(*inputs),
+                its_history,
+                targets[of_part],
             )
             self.start()
-            scores[:, pairs] = self.read_levels(levels)
+            scores[:, of_part] = self.read_levels(levels)
         return scores
 
     def read_texts(

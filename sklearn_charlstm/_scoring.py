@@ -19,6 +19,8 @@ from sklearn_charlstm._prefixes import PrefixTree
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
 __all__ = [
+    "Map",
+    "distinct_log_likelihood",
     "distinct_texts",
     "followed_log_likelihood",
     "in_threads",
@@ -50,7 +52,8 @@ MAX_STATES = 2**19
 MAX_STATES_ON_GPU = 2**26
 
 _Scores = NDArray[np.float64]
-_Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+_Read = Callable[[Sequence[Model], EncodedTexts, Vocabulary, Compute, Map], _Scores]
 
 
 def token_log_likelihood(
@@ -107,7 +110,9 @@ def text_log_likelihood(
     rows, number = distinct_texts(encoded)
     distinct = encoded.take(rows)
     with in_threads(n_jobs, len(models), len(distinct.ids)) as each:
-        return _sums(models, distinct, vocabulary, compute, each)[number]
+        return distinct_log_likelihood(models, distinct, vocabulary, compute, each)[
+            number
+        ]
 
 
 def followed_log_likelihood(
@@ -117,6 +122,7 @@ def followed_log_likelihood(
     compute: Compute,
     n_jobs: int | None,
     followed: NDArray[np.bool_],
+    read: _Read,
 ) -> _Scores:
     """Compute log p(text) where a model reads the text.
 
@@ -128,6 +134,8 @@ def followed_log_likelihood(
         In the order of `distinct_texts`.
     followed : ndarray of shape (n_texts, n_models), bool
         Which models read which texts.
+    read : callable
+        How they do: like `distinct_log_likelihood`.
 
     Returns
     -------
@@ -146,28 +154,42 @@ def followed_log_likelihood(
         groups += [same[part] for part in side_by_side(of_same, n_tokens, compute)]
     log_likelihood = np.full(followed.shape, -np.inf)
 
-    def read(same: list[int]) -> None:
+    def read_group(same: list[int]) -> None:
         is_read = followed[:, same[0]]
         of_same = [models[k] for k in same]
-        scores = _sums(of_same, distinct.where(is_read), vocabulary, compute, map)
+        scores = read(of_same, distinct.where(is_read), vocabulary, compute, map)
         [texts] = np.nonzero(is_read)
         log_likelihood[texts[:, None], same] = scores
 
     n_read = int(distinct.lengths[followed.any(axis=1)].sum())
     with in_threads(n_jobs, len(models), n_read) as each:
-        for _ in each(read, groups):
+        for _ in each(read_group, groups):
             pass
     return log_likelihood
 
 
-def _sums(
+def distinct_log_likelihood(
     models: Sequence[Model],
     distinct: EncodedTexts,
     vocabulary: Vocabulary,
     compute: Compute,
-    each: _Map,
+    each: Map,
 ) -> _Scores:
-    """Compute log p(text) of what `distinct_texts` orders, under all models."""
+    """Compute log p(text) of what `distinct_texts` orders, under all models.
+
+    Parameters
+    ----------
+    models, vocabulary, compute
+        As of `text_log_likelihood`.
+    distinct : EncodedTexts
+    each : callable
+        A `map`, as of `in_threads`.
+
+    Returns
+    -------
+    log_likelihood : ndarray of shape (n_texts, n_models), float64
+        In nats.
+    """
     ends = np.cumsum(distinct.lengths)
     log_likelihood = np.zeros((len(ends), len(models)))
     for k, places, scores in _scored(models, distinct, vocabulary, compute, each):
@@ -177,7 +199,7 @@ def _sums(
 
 
 @contextmanager
-def in_threads(n_jobs: int | None, n_models: int, n_tokens: int) -> Iterator[_Map]:
+def in_threads(n_jobs: int | None, n_models: int, n_tokens: int) -> Iterator[Map]:
     """Yield a `map` in threads, with torch in one thread in each.
 
     Parameters
@@ -256,7 +278,7 @@ def _scored(
     encoded: EncodedTexts,
     vocabulary: Vocabulary,
     compute: Compute,
-    each: _Map,
+    each: Map,
 ) -> Iterator[tuple[int, NDArray[np.int64], _Scores]]:
     """Yield the number of a model, the places of some tokens, and their scores.
 

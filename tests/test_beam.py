@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from sklearn_charlstm import CharLMLanguageClassifier, _beam, _networks, _scoring
-from sklearn_charlstm._beam import beam_log_likelihood, first_look
+from sklearn_charlstm._beam import beam_log_likelihood, look
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._module import CharLSTM
-from sklearn_charlstm._scoring import text_log_likelihood
+from sklearn_charlstm._scoring import in_threads, text_log_likelihood
 from sklearn_charlstm._vocabulary import Vocabulary
 
 CPU = Compute(torch.device("cpu"), torch.float32)
@@ -28,8 +28,8 @@ def common(models):
     return models[0].vocabulary.common
 
 
-def look_alone(model, common, text):
-    """Compute the first look at one text, a token at a time."""
+def look_alone(model, common, text, n_history):
+    """Compute the look at one text, a token at a time."""
     weights, params, vocabulary = model
     module = CharLSTM(**params).eval()
     module.load_state_dict({k: torch.as_tensor(v) for k, v in weights.items()})
@@ -39,31 +39,58 @@ def look_alone(model, common, text):
     for i, output in enumerate(outputs):
         read = [vocabulary.first_input]
         if i:
-            read = [vocabulary.cut, int(vocabulary.as_inputs(ids[i - 1 : i])[0])]
+            history = ids[max(0, i - n_history) : i]
+            read = [vocabulary.cut, *vocabulary.as_inputs(history).tolist()]
         with torch.no_grad():
             log_p = module.log_probabilities(module(torch.tensor([read]))[0])[0, -1]
         total += known[i] * float(log_p[output]) + log_share[i]
     return total
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
+def looked(models, texts, common, n_history=1, n_jobs=1):
+    """Look at texts under all models."""
+    encoded = common.encode(texts)
+    with in_threads(n_jobs, len(models), len(encoded.ids)) as each:
+        return look(models, encoded, common, CPU, each, n_history=n_history)
+
+
 @pytest.mark.parametrize(
-    ("max_tokens", "max_logits", "min_tokens"),
+    ("max_tokens", "max_logits", "min_tokens", "n_jobs"),
     # Each model by itself, perhaps in a thread, and all side by side.
-    [(2**20, 2**24, 0), (2**20, 2**24, 2**11), (3, 16, 0), (3, 16, 2**11)],
+    [
+        (2**20, 2**24, 0, 2),
+        (2**20, 2**24, 2**11, 1),
+        (3, 16, 0, 1),
+        (3, 16, 2**11, 2),
+    ],
 )
-def test_first_look_sees_one_token_of_the_history(
-    models, common, monkeypatch, max_tokens, max_logits, min_tokens, n_jobs
+@pytest.mark.parametrize("n_history", [1, 2, 3])
+# Few of the tokens that the models know, too.
+@pytest.mark.parametrize("texts", [TEXTS, ["ayyaaya", "aay"]])
+def test_a_look_sees_some_tokens_of_the_history(
+    models,
+    common,
+    monkeypatch,
+    texts,
+    max_tokens,
+    max_logits,
+    min_tokens,
+    n_history,
+    n_jobs,
 ):
     monkeypatch.setattr(_beam, "MAX_TOKENS", max_tokens)
     monkeypatch.setattr(_networks, "MAX_LOGITS", max_logits)
     monkeypatch.setattr(_scoring, "MIN_TOKENS", min_tokens)
-    looked = first_look(models, common.encode(TEXTS), common, CPU, n_jobs)
-    expected = [[look_alone(model, common, text) for model in models] for text in TEXTS]
-    np.testing.assert_allclose(looked, expected, rtol=1e-5)
+    found = looked(models, texts, common, n_history, n_jobs)
+    expected = [
+        [look_alone(model, common, text, n_history) for model in models]
+        for text in texts
+    ]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_memory_of_the_first_look_is_bounded(models, common, monkeypatch):
+@pytest.mark.parametrize("n_history", [1, 2])
+def test_memory_of_a_look_is_bounded(models, common, monkeypatch, n_history):
     monkeypatch.setattr(_networks, "MAX_LOGITS", 16)
     sizes = []
     read_level = _networks.Networks._read_level
@@ -75,28 +102,28 @@ def test_memory_of_the_first_look_is_bounded(models, common, monkeypatch):
         return hidden
 
     monkeypatch.setattr(_networks.Networks, "_read_level", watch)
-    first_look(models, common.encode(TEXTS), common, CPU)
-    # The two histories before a token are always read.
-    assert max(sizes) <= 2 * 2 * 6
+    looked(models, TEXTS, common, n_history)
+    # One history is always read.
+    assert max(sizes) <= max(16, 2 * 6)
 
 
 def test_memory_of_models_side_by_side_is_bounded(models, common, monkeypatch):
     sizes = []
-    read_pairs = _networks.Networks.read_pairs
+    score_windows = _beam._score_windows
 
-    def watch(self, previous, targets):
-        scores = read_pairs(self, previous, targets)
+    def watch(models, **what):
+        scores = score_windows(models, **what)
         sizes.append(scores.shape)
         return scores
 
-    monkeypatch.setattr(_networks.Networks, "read_pairs", watch)
-    first_look(models, common.encode(TEXTS), common, CPU)
-    [(n_models, n_pairs)] = sizes
+    monkeypatch.setattr(_beam, "_score_windows", watch)
+    looked(models, TEXTS, common)
+    [(n_models, n_windows)] = sizes
     assert n_models == 4
     # Two networks of five units each for two models.
-    monkeypatch.setattr(_scoring, "MAX_STATES", 2 * n_pairs * 2 * 5)
-    first_look(models, common.encode(TEXTS), common, CPU)
-    assert sizes[1:] == [(2, n_pairs)] * 2
+    monkeypatch.setattr(_scoring, "MAX_STATES", 2 * n_windows * 2 * 5)
+    looked(models, TEXTS, common)
+    assert sizes[1:] == [(2, n_windows)] * 2
 
 
 @pytest.mark.parametrize("min_tokens", [0, 2**11])
@@ -118,54 +145,49 @@ def passed(scores, width):
     return within, within & (within.sum(axis=1, keepdims=True) > 1)
 
 
-@pytest.mark.parametrize("n_networks", [1, 2])
-def test_what_is_outside_of_the_beam_is_not_read(
-    models, common, monkeypatch, n_networks
-):
-    first = [model.first_network() for model in models]
-    if n_networks == 1:
-        models = first
+def test_what_is_outside_of_the_beam_is_not_read(models, common, monkeypatch):
     texts = sorted({*TEXTS, *"bcy", "ab", "cab", "yx", "aab", "bca", "cc", "xa"})
     encoded = common.encode(texts)
     offsets = np.random.default_rng(0).normal(size=(len(texts), len(models)))
-    read = []
+    n_read = {"look": [], "distinct_log_likelihood": []}
 
-    def sums(models, texts, *rest, sums=_scoring._sums):
-        n_networks = models[0].module_params["n_networks"]
-        read.extend([n_networks] * len(models) * len(texts.lengths))
-        return sums(models, texts, *rest)
+    def watch(name):
+        read = getattr(_beam, name)
 
-    monkeypatch.setattr(_scoring, "_sums", sums)
+        def watched(models, texts, *rest, **how):
+            n_read[name].append(len(models) * len(texts.lengths))
+            return read(models, texts, *rest, **how)
+
+        monkeypatch.setattr(_beam, name, watched)
+
+    for name in n_read:
+        watch(name)
     # Equal texts are read once.
     twice = common.encode(texts + texts[::-1])
-    found, again = np.vsplit(
-        beam_log_likelihood(
-            models,
-            twice,
-            common,
-            CPU,
-            beam=3.0,
-            offsets=np.concatenate([offsets, offsets[::-1]]),
-        ),
-        2,
-    )
+    both = np.concatenate([offsets, offsets[::-1]])
+    found = beam_log_likelihood(models, twice, common, CPU, beam=3.0, offsets=both)
+    found, again = np.vsplit(found, 2)
     np.testing.assert_array_equal(found, again[::-1])
     monkeypatch.undo()
 
-    expected = first_look(first, encoded, common, CPU)
-    passes = [(first, 3.0), (models, 1.5)][:n_networks]
-    n_read = []
-    for readers, width in passes:
+    first = [model.first_network() for model in models]
+    expected = looked(first, texts, common)
+    n_expected = [expected.size]
+    for width, scores in (
+        (3.0, looked(first, texts, common, n_history=2)),
+        (1.5, text_log_likelihood(models, encoded, common, CPU)),
+    ):
         within, followed = passed(expected + offsets, width)
-        scores = text_log_likelihood(readers, encoded, common, CPU)
         expected = np.where(within, np.where(followed, scores, expected), -np.inf)
-        n_read.append(followed.sum())
+        n_expected.append(followed.sum())
         # Something falls out in each pass, and something is alone.
         assert not within.all()
         assert followed.any()
         assert (within & ~followed).any()
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    assert [read.count(number + 1) for number in range(len(passes))] == n_read
+    in_looks, in_full = map(sum, n_read.values())
+    assert in_looks == sum(n_expected[:2])
+    assert in_full == n_expected[2]
 
 
 @pytest.fixture
@@ -185,11 +207,9 @@ def test_beam_is_for_predict_only(clf):
     np.testing.assert_array_equal(clf.predict_proba(X), proba)
     # So narrow a beam has the best of the first look alone.
     clf.set_params(beam=1e-9)
-    encoded = clf.vocabulary_.encode(X)
     models = [model._as_scored(model.weights_) for model in clf.language_models_]
     models = [model.first_network() for model in models]
-    looked = first_look(models, encoded, clf.vocabulary_, CPU)
-    labels = clf.classes_[looked.argmax(axis=1)]
+    labels = clf.classes_[looked(models, X, clf.vocabulary_).argmax(axis=1)]
     np.testing.assert_array_equal(clf.predict(X), labels)
 
 
