@@ -26,7 +26,7 @@ from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 __all__ = ["beam_log_likelihood", "look"]
 
 # Tokens that are looked at together, which bounds the memory that it takes.
-MAX_TOKENS = 2**20
+MAX_TOKENS = 2**18
 
 
 def beam_log_likelihood(
@@ -43,9 +43,9 @@ def beam_log_likelihood(
 
     Beam pruning [1]_, with fast matches [2]_ before the search: passes of which each
     sees more [3]_. By a first look the first network of a model, which sees one token
-    of the history, must find it within `beam` of the best; by a second, which sees
-    two, within half of `beam`; then all its networks read the text. A look costs as
-    much as to read each different history once. Where no other model is within the
+    of the history, must find it within `beam` of the best; by a second, which sees two,
+    within three quarters of `beam`; then all its networks read the text. A look costs
+    as much as to read each different history once. Where no other model is within the
     beam, none reads on: it is decided.
 
     Parameters
@@ -81,24 +81,16 @@ def beam_log_likelihood(
         log_likelihood = look(first, distinct, vocabulary, compute, each, n_history=1)
     for readers, width, read in (
         (first, beam, partial(look, n_history=2)),
-        (models, beam / 2, distinct_log_likelihood),
+        (models, 0.75 * beam, distinct_log_likelihood),
     ):
         scores = log_likelihood + offsets
         within = scores >= scores.max(axis=1, keepdims=True) - width
         is_alone = within & (within.sum(axis=1, keepdims=True) == 1)
-        log_likelihood = np.where(
-            is_alone,
-            log_likelihood,
-            followed_log_likelihood(
-                readers,
-                distinct,
-                vocabulary,
-                compute,
-                n_jobs,
-                within & ~is_alone,
-                read,
-            ),
+        followed = within & ~is_alone
+        scores = followed_log_likelihood(
+            readers, distinct, vocabulary, compute, n_jobs, followed, read
         )
+        log_likelihood = np.where(is_alone, log_likelihood, scores)
     return log_likelihood[number]
 
 

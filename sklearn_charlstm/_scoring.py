@@ -110,9 +110,8 @@ def text_log_likelihood(
     rows, number = distinct_texts(encoded)
     distinct = encoded.take(rows)
     with in_threads(n_jobs, len(models), len(distinct.ids)) as each:
-        return distinct_log_likelihood(models, distinct, vocabulary, compute, each)[
-            number
-        ]
+        scores = distinct_log_likelihood(models, distinct, vocabulary, compute, each)
+    return scores[number]
 
 
 def followed_log_likelihood(

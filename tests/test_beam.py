@@ -165,7 +165,7 @@ def test_what_is_outside_of_the_beam_is_not_read(models, common, monkeypatch):
     # Equal texts are read once.
     twice = common.encode(texts + texts[::-1])
     both = np.concatenate([offsets, offsets[::-1]])
-    found = beam_log_likelihood(models, twice, common, CPU, beam=3.0, offsets=both)
+    found = beam_log_likelihood(models, twice, common, CPU, beam=2.0, offsets=both)
     found, again = np.vsplit(found, 2)
     np.testing.assert_array_equal(found, again[::-1])
     monkeypatch.undo()
@@ -174,7 +174,7 @@ def test_what_is_outside_of_the_beam_is_not_read(models, common, monkeypatch):
     expected = looked(first, texts, common)
     n_expected = [expected.size]
     for width, scores in (
-        (3.0, looked(first, texts, common, n_history=2)),
+        (2.0, looked(first, texts, common, n_history=2)),
         (1.5, text_log_likelihood(models, encoded, common, CPU)),
     ):
         within, followed = passed(expected + offsets, width)
