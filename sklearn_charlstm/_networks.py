@@ -250,7 +250,8 @@ class Networks:
         order = np.argsort(number, kind="stable")
         scores = np.empty((len(self._models), len(targets)))
         n_logits = self._n_networks * max(bias.shape[2] for bias, _ in self._outward)
-        n_histories = max(1, MAX_LOGITS // n_logits)
+        # Their beginnings have logits too.
+        n_histories = max(1, MAX_LOGITS // (n_logits * windows.shape[1]))
         before = n_rows - (1 if history.shape[1] else 2)
         for begin in range(0, len(one), n_histories):
             part = history[one[begin : begin + n_histories]]
