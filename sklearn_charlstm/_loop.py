@@ -24,6 +24,7 @@ __all__ = [
     "EpochReport",
     "Interrupted",
     "RunningAverage",
+    "average_share",
     "check_finite",
     "on_device",
 ]
@@ -34,6 +35,11 @@ MAX_GRADIENT_NORM = 1.0
 # with a = 3 the average is that of about the last quarter of training, however
 # long it has been.
 AVERAGE_DECAY = 3
+
+
+def average_share(n_updates: Any) -> Any:
+    """Return what the weights after so many updates count in their running average."""
+    return (AVERAGE_DECAY + 1) / (n_updates + AVERAGE_DECAY)
 
 
 class RunningAverage:
@@ -62,7 +68,7 @@ class RunningAverage:
     def update(self) -> None:
         """Take the weights after one more update into account."""
         self.n_updates += 1
-        share = (AVERAGE_DECAY + 1) / (self.n_updates + AVERAGE_DECAY)
+        share = average_share(self.n_updates)
         with torch.no_grad():
             torch._foreach_lerp_(
                 [*self.averages.values()], [*self.parameters.values()], share

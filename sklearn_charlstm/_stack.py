@@ -1,16 +1,16 @@
-"""The networks of several language models in one tensor for each weight."""
+"""Networks of several language models as rows of one tensor, and their training."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from sklearn_charlstm._loop import MAX_GRADIENT_NORM
+from sklearn_charlstm._loop import MAX_GRADIENT_NORM, average_share
 from sklearn_charlstm._lstm import hidden_states
 from sklearn_charlstm._module import (
     Weights,
@@ -19,7 +19,18 @@ from sklearn_charlstm._module import (
     split_networks,
 )
 
-__all__ = ["Stack", "stacked", "unstacked"]
+__all__ = [
+    "Stack",
+    "StackState",
+    "dropout_masks",
+    "rounded",
+    "stacked",
+    "unstacked",
+]
+
+# Of AdamW, as torch has them by default.
+BETAS = (0.9, 0.999)
+EPS = 1e-8
 
 # The logit of a padded output. Not -inf, which times a probability of 0 is NaN.
 _NEVER = -1e30
@@ -77,157 +88,211 @@ def _padded(arrays: Sequence[np.ndarray]) -> NDArray[np.float32]:
     return padded
 
 
-class Stack:
-    """The networks of several models, of one layer, read in one pass.
+def rounded(n_windows: int, n_steps: int) -> tuple[int, int]:
+    """Round the size of batches up: what is made for a shape serves for many epochs."""
+    return -(-n_windows // 8) * 8, -(-n_steps // 4) * 4
 
-    Alphabets are padded to the size of the largest.
+
+def dropout_masks(
+    dropout: float,
+    shape: tuple[int, int, int, int],
+    n_windows: Sequence[int],
+    generators: Sequence[torch.Generator],
+    device: torch.device,
+) -> list[torch.Tensor]:
+    """Draw what the networks of each set would draw one after the other.
 
     Parameters
     ----------
-    module_params : sequence of n_models dicts
-        Arguments of `CharLSTM`.
-    weights : sequence of n_models dicts of str to ndarray
-        Where to start from.
-    sizes : sequence of int
-        Of groups of models, one after the other, that are always trained together.
+    dropout : float
+    shape : tuple of n_sets, n_rows of a set, windows with padding, hidden_size
+    n_windows : sequence of int
+        Of the first sets. The others have none.
+    generators : sequence of torch.Generator
+        One for each set.
     device : torch.device
+
+    Returns
+    -------
+    masks : list of tensor of shape (n_sets * n_rows, n_windows, 1, hidden_size)
+        For `Stack.logits`: one, or none without dropout.
+    """
+    if not dropout:
+        return []
+    masks = torch.zeros(shape, device=device)
+    for of_set, n, generator in zip(masks, n_windows, generators, strict=False):
+        for mask in of_set:
+            mask[:n].bernoulli_(1 - dropout, generator=generator)
+    return [masks.flatten(0, 1).div_(1 - dropout)[:, :, None]]
+
+
+class StackState(NamedTuple):
+    """Where the training of networks is.
 
     Attributes
     ----------
-    rows : list of slices
-        Where the networks of each group are in the tensors of all.
-    groups : list of dicts of str to Parameter
-        The weights of each group, by the names of `stacked`: parts of the tensors of
-        all, where they can be changed.
-    n_outputs : int
-        Of the largest alphabet.
-    output : {'softmax', 'sigmoid'}
+    weights, average, first, second : dicts of str to ndarray of shape (n_rows, ...)
+        As of `stacked`: the weights, their running average, and AdamW's averages of
+        the gradients and of their squares.
+    n_updates, n_steps : ndarrays of shape (n_rows,)
+        How often the average was updated, and steps of AdamW.
+    """
+
+    weights: Weights
+    average: Weights
+    first: Weights
+    second: Weights
+    n_updates: NDArray[np.float64]
+    n_steps: NDArray[np.float64]
+
+
+class Stack:
+    """Networks of one layer, the rows of one tensor, read and trained in one pass.
+
+    So many rows one after the other are a set: their gradients are cut together, and
+    they are updated together or not at all. A step is that of AdamW and of
+    `RunningAverage`, in which every row counts its own steps.
+
+    Parameters
+    ----------
+    state : StackState
+        Where to start from.
+    n_outputs : ndarray of shape (n_rows,), integer
+        Sizes of the alphabets, which are padded to the size of the largest.
+    lr, weight_decay : float
+    device : torch.device
     """
 
     def __init__(
         self,
-        module_params: Sequence[dict[str, Any]],
-        weights: Sequence[Weights],
-        sizes: Sequence[int],
+        state: StackState,
+        n_outputs: NDArray[np.integer],
+        *,
+        lr: float,
+        weight_decay: float,
         device: torch.device,
     ) -> None:
-        params = module_params[0]
-        self.output = params["output"]
-        self._n_networks = params["n_networks"]
-        self._dropout = params["dropout"]
-        self._hidden_size = params["hidden_size"]
-        self._device = device
-        self._n_models = len(weights)
-        self._tensors = {
-            name: torch.from_numpy(array).to(device).requires_grad_()
-            for name, array in stacked(weights).items()
-        }
-        ends = np.cumsum(sizes) * self._n_networks
-        begins = [0, *ends[:-1]]
-        self.rows = [slice(*group) for group in zip(begins, ends, strict=True)]
-        self.groups = [
-            {
-                name: nn.Parameter(tensor[rows].detach())
-                for name, tensor in self._tensors.items()
-            }
-            for rows in self.rows
+        self._lr, self._weight_decay = lr, weight_decay
+        self._shapes = {name: w.shape[1:] for name, w in state.weights.items()}
+        is_padding = np.arange(n_outputs.max()) >= n_outputs[:, None]
+        padding = np.where(is_padding, np.float32(_NEVER), np.float32(0))
+        # All that belongs to a row.
+        self._tensors = [
+            torch.from_numpy(array).to(device)
+            for array in (
+                *(_flat(weights) for weights in state[:4]),
+                *(numbers[:, None] for numbers in state[4:]),
+                padding,
+            )
         ]
-        n_outputs = np.array([params["n_outputs"] for params in module_params])
-        self.n_outputs = int(n_outputs.max())
-        is_padding = np.arange(self.n_outputs) >= n_outputs[:, None]
-        padding = torch.from_numpy(np.where(is_padding, _NEVER, 0)).float()
-        self._padding = padding[:, None, None, None].to(device)
 
-    def dropout_masks(
-        self, n_windows: Sequence[int], generators: Sequence[torch.Generator]
-    ) -> torch.Tensor | None:
-        """Draw what the `CharLSTM` of each model would draw by itself.
+    def load(self, other: "Stack", rows: torch.Tensor) -> None:
+        """Become some rows of another stack, from the first row on.
 
-        Parameters
-        ----------
-        n_windows : sequence of int
-            Of the first models.
-        generators : sequence of torch.Generator
-
-        Returns
-        -------
-        masks : tensor of shape (n_models * n_networks, n_windows, 1, hidden_size)
-            None without dropout.
+        The others stay, and so does where everything is.
         """
-        keep = 1 - self._dropout
-        if keep == 1:
-            return None
-        shape = (len(n_windows), self._n_networks, max(n_windows), 1, self._hidden_size)
-        masks = torch.zeros(shape, device=self._device)
-        for of_model, n, generator in zip(masks, n_windows, generators, strict=True):
-            for mask in of_model:
-                mask[:n].bernoulli_(keep, generator=generator)
-        return masks.flatten(0, 1).div_(keep)
+        for mine, theirs in zip(self._tensors, other._tensors, strict=True):
+            mine[: len(rows)] = theirs.index_select(0, rows)
 
-    def logits(self, inputs: torch.Tensor, masks: torch.Tensor | None) -> torch.Tensor:
+    def store(self, other: "Stack", rows: torch.Tensor) -> None:
+        """Give back to the other stack what `load` took."""
+        for mine, theirs in zip(self._tensors, other._tensors, strict=True):
+            theirs.index_copy_(0, rows, mine[: len(rows)])
+
+    def parameters(self, n_rows: int) -> torch.Tensor:
+        """Return the weights of the first rows, for `logits` and `update`."""
+        return self._tensors[0][:n_rows].detach().requires_grad_()
+
+    def logits(
+        self, parameters: torch.Tensor, inputs: torch.Tensor, *masks: torch.Tensor
+    ) -> torch.Tensor:
         """Compute the logits of the next token at every position.
 
         Parameters
         ----------
-        inputs : tensor of shape (n_models, n_windows, n_steps), int64
-            Of the first models.
-        masks : tensor or None
-            From `dropout_masks`.
+        parameters : tensor of shape (n_rows, n_values)
+        inputs : tensor of shape (n_rows, n_windows, n_steps), int64
+        *masks : tensor of shape (n_rows, n_windows, 1, hidden_size)
+            What dropout leaves of the hidden states; none without dropout.
 
         Returns
         -------
-        logits : tensor of shape (n_models, n_networks, n_windows, n_steps, n_outputs)
+        logits : tensor of shape (n_rows, n_windows, n_steps, n_outputs)
             Of float32.
         """
-        n_models, n_windows, n_steps = inputs.shape
-        n_rows = n_models * self._n_networks
+        sizes = [math.prod(shape) for shape in self._shapes.values()]
         embedding, of_input, of_state, input_bias, state_bias, output, output_bias = (
-            tensor[:n_rows] for tensor in self._tensors.values()
+            part.unflatten(1, shape)
+            for part, shape in zip(
+                parameters.split(sizes, dim=1), self._shapes.values(), strict=True
+            )
         )
-        of_networks = inputs.repeat_interleave(self._n_networks, dim=0)
         hidden = hidden_states(
-            of_networks, embedding, of_input, of_state, input_bias + state_bias
+            inputs, embedding, of_input, of_state, input_bias + state_bias
         )
-        if masks is not None:
-            hidden = hidden * masks
+        for mask in masks:
+            hidden = hidden * mask
         logits = torch.baddbmm(output_bias[:, None], hidden.flatten(1, 2), output.mT)
-        logits = at_least_float32(logits)
-        shape = (n_models, self._n_networks, n_windows, n_steps, self.n_outputs)
-        return logits.view(shape) + self._padding[:n_models]
+        padding = self._tensors[-1][: len(inputs), None]
+        return (at_least_float32(logits) + padding).unflatten(1, inputs.shape[1:])
 
-    def backward(self, loss: torch.Tensor, n_models: int) -> None:
-        """Compute the gradients of the first models, each cut to its norm.
+    def update(
+        self, loss: torch.Tensor, parameters: torch.Tensor, is_there: torch.Tensor
+    ) -> None:
+        """Make a step.
 
         Parameters
         ----------
         loss : tensor of shape ()
-            The sum of the losses of the models.
-        n_models : int
-            The others have no gradients then.
+            The sum of the losses of the sets.
+        parameters : tensor of shape (n_rows, n_values)
+            What it was computed from.
+        is_there : tensor of shape (n_sets,), float32
+            1 for a set that has a loss, 0 for one that stays as it is.
         """
-        for tensor in self._tensors.values():
-            tensor.grad = None
-        loss.backward()
-        gradients = [
-            tensor.grad.view(self._n_models, -1)
-            for tensor in self._tensors.values()
-            if tensor.grad is not None
-        ]
-        squares = [gradient.square().sum(dim=1) for gradient in gradients]
-        norms = torch.stack(squares).sum(dim=0).sqrt()
+        n_sets = len(is_there)
+        [gradient] = torch.autograd.grad(loss, parameters)
+        norms = torch.linalg.vector_norm(gradient.view(n_sets, -1), dim=1)
         shares = (MAX_GRADIENT_NORM / (norms + 1e-6)).clamp(max=1)
-        for gradient in gradients:
-            gradient.mul_(shares[:, None])
-        for rows, group in zip(self.rows, self.groups, strict=True):
-            is_read = rows.stop <= n_models * self._n_networks
-            for part, tensor in zip(
-                group.values(), self._tensors.values(), strict=True
-            ):
-                part.grad = tensor.grad[rows] if is_read else None  # type: ignore[index]
+        shares, is_there = (
+            of_sets.repeat_interleave(len(gradient) // n_sets)[:, None]
+            for of_sets in (shares, is_there)
+        )
+        values, average, first, second, n_updates, n_steps = (
+            tensor[: len(gradient)] for tensor in self._tensors[:6]
+        )
+        n_updates.add_(is_there)
+        n_steps.add_(is_there)
+        # A row without a step stays as it is, whatever this would make of it.
+        corrections = [1 - beta ** n_steps.clamp(min=1) for beta in BETAS]
+        root = corrections[1].sqrt()
+        rates = (-self._lr * root / corrections[0]).float() * is_there
+        gradient.mul_(shares)
+        first.lerp_(gradient, (1 - BETAS[0]) * is_there)
+        second.lerp_(gradient.square_(), (1 - BETAS[1]) * is_there)
+        scale = second.sqrt().add_((EPS * root).float())
+        values.mul_(1 - self._lr * self._weight_decay * is_there)
+        values.addcmul_(torch.div(first, scale, out=scale), rates)
+        average.lerp_(values, average_share(n_updates).float() * is_there)
 
-    def weights(self) -> Weights:
-        """Return the weights of all networks, as of `stacked`."""
+    def state(self) -> StackState:
+        """Return where the training is."""
+        arrays = [tensor.cpu().numpy() for tensor in self._tensors[:6]]
+        return StackState(
+            *(self._by_name(flat) for flat in arrays[:4]),
+            *(numbers[:, 0] for numbers in arrays[4:]),
+        )
+
+    def _by_name(self, flat: NDArray[np.float32]) -> Weights:
+        ends = np.cumsum([math.prod(shape) for shape in self._shapes.values()])
+        parts = np.split(flat, ends[:-1], axis=1)
         return {
-            name: tensor.detach().cpu().numpy()
-            for name, tensor in self._tensors.items()
+            name: part.reshape(len(part), *shape)
+            for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
         }
+
+
+def _flat(weights: Weights) -> NDArray[np.float32]:
+    """Put all weights of a row one after the other."""
+    parts = [values.reshape(len(values), -1) for values in weights.values()]
+    return np.concatenate(parts, axis=1)

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 import math
-from collections.abc import Sequence
-from itertools import groupby, zip_longest
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -13,20 +13,18 @@ from numpy.typing import NDArray
 
 from sklearn_charlstm._device import Compute, reproducibly, seed_of
 from sklearn_charlstm._estimates import Estimates
-from sklearn_charlstm._loop import RunningAverage, check_finite, on_device
-from sklearn_charlstm._module import (
-    Weights,
-    mean_log_probabilities,
-    split_networks,
+from sklearn_charlstm._loop import check_finite, on_device
+from sklearn_charlstm._module import Weights, mean_log_probabilities
+from sklearn_charlstm._replay import Replayed
+from sklearn_charlstm._stack import (
+    Stack,
+    StackState,
+    dropout_masks,
+    rounded,
+    stacked,
+    unstacked,
 )
-from sklearn_charlstm._optimizer import AdamW
-from sklearn_charlstm._stack import Stack, stacked, unstacked
-from sklearn_charlstm._training import (
-    CRITERIA,
-    TrainingJob,
-    TrainingState,
-    on_cpu,
-)
+from sklearn_charlstm._training import CRITERIA, TrainingJob, TrainingState
 from sklearn_charlstm._windows import IGNORE
 
 __all__ = ["can_stack", "train_stacked"]
@@ -35,6 +33,12 @@ __all__ = ["can_stack", "train_stacked"]
 # Padding comes on top, where some classes have long texts and others short ones, and
 # the tables of the estimates, up to four megabytes a class.
 MAX_VALUES = 2**29
+
+# Targets that are made, and put on the device, together.
+MAX_TARGETS = 2**22
+
+# Fewer models are not worth it to leave out those that have no batches left.
+MIN_MODELS = 16
 
 # What AdamW keeps of each weight.
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -88,7 +92,7 @@ def train_stacked(
 ) -> list[_Result]:
     """Fit several language models, each as `train` does, up to roundings.
 
-    The weights of all networks lie in one tensor, so that the products of a step are
+    The weights of all networks lie in one tensor, so that the operations of a step are
     as many as those of one network: on a GPU it is launching them that takes time. A
     core of a CPU is as fast with one model after the other, and faster where they are
     large.
@@ -108,7 +112,8 @@ def train_stacked(
     results : list of tuples
         State and loss curve of each model, as of `train`.
     """
-    order = sorted(range(len(jobs)), key=lambda k: _pace(jobs[k]))
+    # Those that still have batches are always the first ones.
+    order = sorted(range(len(jobs)), key=lambda k: -len(jobs[k].batches))
     n_targets = max(math.ceil(len(job.batches.ids) / len(job.batches)) for job in jobs)
     at_once = max(1, MAX_VALUES // (n_targets * _values_per_target(jobs)))
     results: dict[int, _Result] = {}
@@ -130,83 +135,79 @@ def _values_per_target(jobs: Sequence[TrainingJob]) -> int:
     return params["n_networks"] * of_network
 
 
-def _pace(job: TrainingJob) -> tuple[int, int, float]:
-    """Return what models have in common that are always updated together.
-
-    Those that still have batches are always the first ones.
-    """
-    return -len(job.batches), job.state.n_updates, _n_steps(job)
-
-
-def _n_steps(job: TrainingJob) -> float:
-    """Return the steps of the optimizer, which may have begun anew after updates."""
-    if job.state.optimizer is None:
-        return 0.0
-    _, by_number = job.state.optimizer
-    return float(by_number[0]["step"])
-
-
 def _train(
     jobs: Sequence[TrainingJob], lr: float, weight_decay: float, compute: Compute
 ) -> list[_Result]:
-    """Train models that come in the order of `_pace`."""
+    """Train models, those with most batches first."""
     device = compute.device
-    groups = [list(group) for _, group in groupby(jobs, _pace)]
+    params = jobs[0].module_params
+    n_networks = params["n_networks"]
+    n_outputs = np.array([job.module_params["n_outputs"] for job in jobs])
     stack = Stack(
-        [job.module_params for job in jobs],
-        [job.state.weights for job in jobs],
-        [len(group) for group in groups],
-        device,
+        _stack_state(jobs),
+        np.repeat(n_outputs, n_networks),
+        lr=lr,
+        weight_decay=weight_decay,
+        device=device,
     )
-    average = stacked([job.state.average for job in jobs])
-    averages = [
-        RunningAverage(
-            weights,
-            {name: values[rows] for name, values in average.items()},
-            group[0].state.n_updates,
-        )
-        for group, rows, weights in zip(groups, stack.rows, stack.groups, strict=True)
-    ]
     estimates = Estimates(
         [job.batches.estimates for job in jobs if job.batches.estimates], device
     )
-    optimizer = AdamW(
-        [weight for group in stack.groups for weight in group.values()],
-        lr=lr,
-        weight_decay=weight_decay,
-        fused=True,
-    )
-    _load_states(optimizer, groups, stack.rows)
     generators = [torch.Generator(device) for _ in jobs]
-    n_batches = np.array([len(job.batches) for job in jobs])
+    sums = torch.zeros(len(jobs), device=device)
+
+    def step(
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+        scale: torch.Tensor,
+        is_there: torch.Tensor,
+        wanted: torch.Tensor,
+        *masks: torch.Tensor,
+    ) -> None:
+        n_models = len(inputs)
+        parameters = stack.parameters(n_models * n_networks)
+        with compute.autocast():
+            logits = stack.logits(
+                parameters, inputs.repeat_interleave(n_networks, dim=0), *masks
+            )
+        loss, of_models = _losses(
+            logits.unflatten(0, (n_models, n_networks)),
+            wanted,
+            targets,
+            weights,
+            scale,
+            output=params["output"],
+        )
+        stack.update(loss, parameters, is_there)
+        sums[:n_models] += of_models
+
+    replayed = Replayed(step)
     loss_curves: list[list[float]] = [[] for _ in jobs]
     for _ in range(jobs[0].epochs):
         for job, generator in zip(jobs, generators, strict=True):
             generator.manual_seed(seed_of(job.batches.seed, job.batches.epoch))
-        ways = [iter(job.batches) for job in jobs]
-        sums = torch.zeros(len(jobs), device=device)
+        sums.zero_()
         n_targets = np.zeros(len(jobs), dtype=np.int64)
-        for step in range(n_batches[0]):
-            batches = [next(way) for way in ways[: np.count_nonzero(n_batches > step)]]
-            n_models = len(batches)
-            masks = stack.dropout_masks(
-                [len(inputs) for inputs, _ in batches], generators[:n_models]
+        for batches in _chunks(jobs):
+            arrays = _padded(batches)
+            n_targets[: arrays[1].shape[1]] += np.count_nonzero(
+                arrays[1] != IGNORE, axis=(0, 2, 3)
             )
-            batch = _padded(batches)
-            n_targets[:n_models] += np.count_nonzero(batch[1] != IGNORE, axis=(1, 2))
-            inputs, targets, weights, scale, nodes, beyond = on_device(batch, device)
-            with compute.autocast():
-                logits = stack.logits(inputs, masks)
-            wanted = estimates(targets, nodes, beyond, _n_kept(batches))
-            loss, of_models = _losses(
-                logits, wanted, targets, weights, scale, output=stack.output
-            )
-            stack.backward(loss, n_models)
-            optimizer.step()
-            for group, running in zip(groups, averages, strict=True):
-                if step < len(group[0].batches):
-                    running.update()
-            sums[:n_models] += of_models
+            of_steps = zip(*on_device(arrays, device), strict=True)
+            for batches_of_step, of_step in zip(batches, of_steps, strict=True):
+                n_read = _n_read(arrays[0].shape[1], len(batches_of_step))
+                *batch, nodes, beyond = (part[:n_read] for part in of_step)
+                inputs, targets, *_ = batch
+                masks = dropout_masks(
+                    params["dropout"],
+                    (n_read, n_networks, inputs.shape[1], params["hidden_size"]),
+                    [len(inputs_of_job) for inputs_of_job, _ in batches_of_step],
+                    generators,
+                    device,
+                )
+                wanted = estimates(targets, nodes, beyond, _n_kept(batches_of_step))
+                replayed(*batch, wanted, *masks)
         # Here, once in an epoch, the device is waited for.
         losses = (sums.cpu().numpy() / n_targets).tolist()
         for job, loss_curve, loss_of_job in zip(jobs, loss_curves, losses, strict=True):
@@ -214,19 +215,27 @@ def _train(
             loss_curve.append(loss_of_job)
             if job.report is not None:
                 job.report(job.batches.epoch, loss_of_job)
-    like = [job.state.weights for job in jobs]
-    states = map(
-        TrainingState,
-        unstacked(stack.weights(), like),
-        unstacked(_joined([running.weights() for running in averages]), like),
-        [
-            running.n_updates
-            for group, running in zip(groups, averages, strict=True)
-            for _ in group
-        ],
-        [("AdamW", state) for state in _states(optimizer, groups)],
-    )
-    return list(zip(states, loss_curves, strict=True))
+    return list(zip(_training_states(stack.state(), jobs), loss_curves, strict=True))
+
+
+def _chunks(jobs: Sequence[TrainingJob]) -> Iterator[list[list[Any]]]:
+    """Yield the batches of an epoch, of some steps together, of every step a list."""
+    ways = [iter(job.batches) for job in jobs]
+    n_batches = np.array([len(job.batches) for job in jobs])
+    n_targets = sum(len(job.batches.ids) for job in jobs)
+    n_steps = max(1, n_batches[0] * MAX_TARGETS // n_targets)
+    for begin in range(0, n_batches[0], n_steps):
+        yield [
+            [next(way) for way in ways[: np.count_nonzero(n_batches > number)]]
+            for number in range(begin, min(begin + n_steps, n_batches[0]))
+        ]
+
+
+def _n_read(n_models: int, n_there: int) -> int:
+    """Return how many of the models take part in a step: few different numbers."""
+    while n_models > MIN_MODELS and n_models // 2 >= n_there:
+        n_models //= 2
+    return n_models
 
 
 def _losses(
@@ -261,48 +270,48 @@ def _losses(
     return loss, of_models
 
 
-def _padded(batches: Sequence[Any]) -> tuple[NDArray[Any], ...]:
-    """Put batches side by side, of the size of the largest.
+def _padded(steps: Sequence[Sequence[Any]]) -> tuple[NDArray[Any], ...]:
+    """Put the batches of some steps side by side, of the size of the largest.
 
     Returns
     -------
-    inputs, targets : ndarrays of shape (n_models, n_windows, n_steps), int64
-    weights, scale : ndarrays of shape (n_models, n_windows), float32
+    inputs, targets : ndarrays of shape (n_batches, n_models, n_windows, n_steps), int64
+    weights, scale : ndarrays of shape (n_batches, n_models, n_windows), float32
         Of a window, and what its targets count in the mean over its batch.
+    is_there : ndarray of shape (n_batches, n_models), float32
+        1 where a model has a batch, else 0.
     nodes, beyond : ndarrays of the shape of `inputs`, int64 and bool
     """
-    shape = (len(batches), *np.max([inputs.shape for inputs, _ in batches], axis=0))
+    sizes = [inputs.shape for batches in steps for inputs, _ in batches]
+    shape = (len(steps), len(steps[0]), *rounded(*np.max(sizes, axis=0)))
     inputs = np.zeros(shape, dtype=np.int64)
     targets = np.full(shape, IGNORE)
-    weights = np.zeros(shape[:2], dtype=np.float32)
-    scale = np.zeros(shape[:2], dtype=np.float32)
+    weights = np.zeros(shape[:3], dtype=np.float32)
+    scale = np.zeros(shape[:3], dtype=np.float32)
+    is_there = np.zeros(shape[:2], dtype=np.float32)
     nodes = np.zeros(shape, dtype=np.int64)
     beyond = np.zeros(shape, dtype=bool)
-    for k, (inputs_k, (targets_k, weights_k, nodes_k, beyond_k, _)) in enumerate(
-        batches
-    ):
-        n_windows, n_steps = inputs_k.shape
-        inputs[k, :n_windows, :n_steps] = inputs_k
-        targets[k, :n_windows, :n_steps] = targets_k
-        weights[k, :n_windows] = weights_k
-        scale[k, :n_windows] = weights_k / max(1, np.count_nonzero(targets_k != IGNORE))
-        nodes[k, :n_windows, :n_steps] = nodes_k
-        beyond[k, :n_windows, :n_steps] = beyond_k
-    return inputs, targets, weights, scale, nodes, beyond
+    for step, batches in enumerate(steps):
+        for k, (inputs_k, (targets_k, weights_k, nodes_k, beyond_k, _)) in enumerate(
+            batches
+        ):
+            n_windows, n_steps = inputs_k.shape
+            place = step, k, slice(n_windows), slice(n_steps)
+            inputs[place] = inputs_k
+            targets[place] = targets_k
+            weights[place[:3]] = weights_k
+            n_targets = np.count_nonzero(targets_k != IGNORE)
+            scale[place[:3]] = weights_k / max(1, n_targets)
+            is_there[step, k] = 1
+            nodes[place] = nodes_k
+            beyond[place] = beyond_k
+    return inputs, targets, weights, scale, is_there, nodes, beyond
 
 
 def _n_kept(batches: Sequence[Any]) -> list[int]:
     """Add up how many probabilities of the histories are kept, step by step back."""
     numbers = [y[-1] for _, y in batches]
     return [sum(step) for step in zip_longest(*numbers, fillvalue=0)]
-
-
-def _joined(arrays: Sequence[Weights]) -> Weights:
-    """Put the arrays of all groups one after the other."""
-    return {
-        name: np.concatenate([of_group[name] for of_group in arrays])
-        for name in arrays[0]
-    }
 
 
 def _moments(job: TrainingJob, moment: str) -> Weights:
@@ -316,62 +325,48 @@ def _moments(job: TrainingJob, moment: str) -> Weights:
     }
 
 
-def _load_states(
-    optimizer: AdamW,
-    groups: Sequence[Sequence[TrainingJob]],
-    rows: Sequence[slice],
-) -> None:
-    """Let the optimizer go on with each group from where it was, if it was."""
-    moments = {
-        moment: stacked([_moments(job, moment) for group in groups for job in group])
-        for moment in MOMENTS
-    }
-    names = list(moments[MOMENTS[0]])
-    states: dict[int, Any] = {}
-    for k, (group, rows_of_group) in enumerate(zip(groups, rows, strict=True)):
-        n_steps = _n_steps(group[0])
-        for number, name in enumerate(names if n_steps else []):
-            states[k * len(names) + number] = {
-                "step": torch.tensor(n_steps),
-                **{
-                    moment: torch.from_numpy(moments[moment][name][rows_of_group])
-                    for moment in MOMENTS
-                },
-            }
-    settings = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": states, "param_groups": settings})
+def _n_steps(job: TrainingJob) -> float:
+    """Return the steps of the optimizer, which may have begun anew after updates."""
+    if job.state.optimizer is None:
+        return 0.0
+    _, by_number = job.state.optimizer
+    return float(by_number[0]["step"])
 
 
-def _states(
-    optimizer: AdamW, groups: Sequence[Sequence[TrainingJob]]
-) -> list[dict[Any, Any]]:
-    """Return the state of the optimizer for each model, by number of the weight."""
-    by_number = on_cpu(optimizer.state_dict())
-    like = [job.state.weights for group in groups for job in group]
-    names = list(split_networks(like[0])[0])
-    starts = range(0, len(by_number), len(names))
-    moments = {}
-    for moment in MOMENTS:
-        arrays = [
-            {name: by_number[start + i][moment].numpy() for i, name in enumerate(names)}
-            for start in starts
-        ]
-        moments[moment] = unstacked(_joined(arrays), like)
-    n_steps = [
-        by_number[start]["step"]
-        for start, group in zip(starts, groups, strict=True)
-        for _ in group
-    ]
-    return [
-        {
+def _stack_state(jobs: Sequence[TrainingJob]) -> StackState:
+    """Put the states of all models into one."""
+    n_networks = jobs[0].module_params["n_networks"]
+    return StackState(
+        stacked([job.state.weights for job in jobs]),
+        stacked([job.state.average for job in jobs]),
+        *(stacked([_moments(job, moment) for job in jobs]) for moment in MOMENTS),
+        np.repeat([float(job.state.n_updates) for job in jobs], n_networks),
+        np.repeat([_n_steps(job) for job in jobs], n_networks),
+    )
+
+
+def _training_states(
+    state: StackState, jobs: Sequence[TrainingJob]
+) -> list[TrainingState]:
+    """Take the states of all models apart."""
+    like = [job.state.weights for job in jobs]
+    weights, average, *moments = (unstacked(part, like) for part in state[:4])
+    n_networks = len(state.n_steps) // len(jobs)
+    states = []
+    for k in range(len(jobs)):
+        step = torch.tensor(state.n_steps[k * n_networks], dtype=torch.float32)
+        by_number = {
             number: {
-                "step": n_steps[k].clone(),
+                "step": step.clone(),
                 **{
-                    moment: torch.from_numpy(moments[moment][k][name])
-                    for moment in MOMENTS
+                    moment: torch.from_numpy(of_models[k][name])
+                    for moment, of_models in zip(MOMENTS, moments, strict=True)
                 },
             }
-            for number, name in enumerate(weights)
+            for number, name in enumerate(weights[k])
         }
-        for k, weights in enumerate(like)
-    ]
+        n_updates = int(state.n_updates[k * n_networks])
+        states.append(
+            TrainingState(weights[k], average[k], n_updates, ("AdamW", by_number))
+        )
+    return states
