@@ -24,16 +24,20 @@ from sklearn_charlstm._calibration import (
 )
 from sklearn_charlstm._device import n_devices, resolve_compute
 from sklearn_charlstm._discriminative import (
+    JointJob,
     LabelledTexts,
     auto_epochs,
     join_models,
     joint_jobs,
+    train_jointly,
 )
 from sklearn_charlstm._language_model import CharLSTMLanguageModel
 from sklearn_charlstm._model_training import resolve_hidden_size
+from sklearn_charlstm._module import Weights
 from sklearn_charlstm._parallel import n_processes, run
 from sklearn_charlstm._progress import progress_line
 from sklearn_charlstm._stacked import can_stack, train_stacked
+from sklearn_charlstm._stacked_joint import train_jointly_stacked
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
 __all__ = ["ClassModelsMixin"]
@@ -58,6 +62,14 @@ def _train_language_model(
     **how: Any,
 ) -> CharLSTMLanguageModel:
     return model._train(encoded, sample_weight, **how)
+
+
+def _train_jointly(
+    jobs: Sequence[JointJob], *, in_one_step: bool, **how: Any
+) -> list[tuple[list[Weights], list[float]]]:
+    if in_one_step:
+        return train_jointly_stacked(jobs, **how)
+    return [train_jointly(job, **how) for job in jobs]
 
 
 def _evidence_of_fold(
@@ -227,28 +239,48 @@ class ClassModelsMixin(BaseEstimator):
             step="step",
         ) as [*of_networks, of_fold]:
             joint = self._joint_jobs(*data, epochs, of_networks) if epochs else []
+            in_one_step = device.type in _STACKING_DEVICES and self.num_layers == 1
+            n_groups = len(joint)
+            if in_one_step:
+                n_groups = min(n_groups, n_devices(device), n_processes(self.n_jobs))
+            groups = [range(number, len(joint), n_groups) for number in range(n_groups)]
+            of_groups = [
+                delayed(_train_jointly)(
+                    [joint[number] for number in numbers],
+                    in_one_step=in_one_step,
+                    lr=self.lr,
+                    weight_decay=self.weight_decay,
+                    compute=resolve_compute(self.device, self.precision),
+                )
+                for numbers in groups
+            ]
             held_out = [
                 delayed(_evidence_of_fold)(
                     self._to_calibrate(epochs), self.classes_, *part, of_fold
                 )
                 for part in parts
             ]
-            what = [f"the joint training of {name}" for name in networks if joint]
+            what = [
+                f"the joint training of {', '.join(networks[n] for n in numbers)}"
+                for numbers in groups
+            ]
             what += ["the calibration"] * len(held_out)
-            results = run(what, joint + held_out, self.n_jobs, device)
+            results = run(what, of_groups + held_out, self.n_jobs, device)
         self.discriminative_loss_curve_ = np.empty(0)
         self.evidence_weight_ = EvidenceWeight()
         if joint:
-            weights, self.discriminative_loss_curve_ = join_models(
-                results[: len(joint)]
-            )
+            trained = [
+                results[number % n_groups][number // n_groups]
+                for number in range(len(joint))
+            ]
+            weights, self.discriminative_loss_curve_ = join_models(trained)
             self.language_models_ = [
                 model._with_weights(weights_of_model)
                 for model, weights_of_model in zip(models, weights, strict=True)
             ]
         if parts:
             self.evidence_weight_ = EvidenceWeight.fitted(
-                Evidence.joined(results[len(joint) :])
+                Evidence.joined(results[n_groups:])
             )
         # With warm_start the training of each model goes on from where it stopped, as
         # if there had been no joint training.
@@ -261,8 +293,8 @@ class ClassModelsMixin(BaseEstimator):
         sample_weight: NDArray[Any],
         epochs: int,
         reports: Sequence[Callable[[int, float], None] | None],
-    ) -> list[Any]:
-        """Return the delayed joint training of the networks."""
+    ) -> list[JointJob]:
+        """Return what the joint training of the networks has to do."""
         models = self.language_models_
         vocabularies = [model.vocabulary_ for model in models]
         if any((v.common or v) != self.vocabulary_ for v in vocabularies):
@@ -282,10 +314,7 @@ class ClassModelsMixin(BaseEstimator):
             epochs=epochs,
             maxlen=self.maxlen,
             batch_size=self.batch_size,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
             seed=models[0]._seed,
-            compute=resolve_compute(self.device, self.precision),
             reports=reports,
         )
 

@@ -4,19 +4,18 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from sklearn.utils.parallel import delayed
 from skorch import NeuralNet
 from skorch.callbacks import Callback, GradientNormClipping
 from torch import nn
 from torch.nn import functional as F
 
-from sklearn_charlstm._device import Compute, reproducibly, seeded
+from sklearn_charlstm._device import Compute, reproducibly, reseed, seed_of, seeded
 from sklearn_charlstm._loop import (
     MAX_GRADIENT_NORM,
     BatchesNet,
@@ -33,7 +32,16 @@ from sklearn_charlstm._optimizer import AdamW
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 from sklearn_charlstm._windows import IGNORE, WindowBatches
 
-__all__ = ["LabelledTexts", "auto_epochs", "join_models", "joint_jobs"]
+__all__ = [
+    "JointBatches",
+    "JointJob",
+    "LabelledTexts",
+    "auto_epochs",
+    "join_models",
+    "joint_jobs",
+    "joint_losses",
+    "train_jointly",
+]
 
 # Models that a text is scored with at most: its own and those of similar classes. So
 # neither the memory nor the time of a step grows with the number of classes.
@@ -152,7 +160,7 @@ def draw_groups(
     return groups
 
 
-class _JointBatches:
+class JointBatches:
     """Windows of the texts of all classes, group of classes after group.
 
     Yields
@@ -181,30 +189,65 @@ class _JointBatches:
         self.similarity = class_similarity(texts)
         self.epoch = 0
 
-    def __iter__(self) -> Iterator[tuple[dict[str, Any], tuple[Any, Any]]]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        for group in draw_groups(self.similarity, rng):
-            texts = self.texts.of_classes(group)
-            # Texts without a token are not counted by the batches.
-            class_index = texts.class_index[texts.encoded.lengths > 0]
-            batches = WindowBatches(
-                texts.encoded,
-                texts.weights,
-                self.vocabulary,
-                maxlen=self.maxlen,
-                batch_size=self.batch_size * len(group),
-                seed=self.seed,
-                epoch=self.epoch,
-            )
-            for inputs, targets, text in batches.with_texts():
+    def __iter__(self) -> Iterator[tuple[dict[str, Any], tuple[Any, ...]]]:
+        for of_group in self.of_groups():
+            for inputs, targets, *y in of_group:
                 windows = {
                     "inputs": inputs,
                     "targets": targets,
-                    "group": tuple(group.tolist()),
+                    "group": of_group.group,
                 }
-                labels = np.searchsorted(group, class_index[text])
-                yield windows, (labels, batches.weights[text])
+                yield windows, tuple(y)
+
+    def of_groups(self) -> Iterator["GroupBatches"]:
+        """Yield the batches of each group in the next epoch."""
+        rng = np.random.default_rng([self.seed, self.epoch])
+        for group in draw_groups(self.similarity, rng):
+            yield GroupBatches(self, group)
         self.epoch += 1
+
+
+class GroupBatches:
+    """Windows of the texts of a group of classes, in one epoch.
+
+    Attributes
+    ----------
+    group : tuple of int
+        The classes.
+    n_targets : int
+    seed : int
+        Of what is drawn beside the windows.
+
+    Yields
+    ------
+    inputs, targets, labels, weights : ndarrays
+        As from `JointBatches`.
+    """
+
+    def __init__(self, joint: JointBatches, group: NDArray[np.intp]) -> None:
+        texts = joint.texts.of_classes(group)
+        self.group = tuple(group.tolist())
+        # Texts without a token are not counted by the batches.
+        self._class_index = texts.class_index[texts.encoded.lengths > 0]
+        self._batches = WindowBatches(
+            texts.encoded,
+            texts.weights,
+            joint.vocabulary,
+            maxlen=joint.maxlen,
+            batch_size=joint.batch_size * len(group),
+            seed=joint.seed,
+            epoch=joint.epoch,
+        )
+        self.n_targets = len(texts.encoded.ids)
+        self.seed = seed_of(joint.seed, joint.epoch, self.group[0])
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[tuple[NDArray[Any], ...]]:
+        for inputs, targets, text in self._batches.with_texts():
+            labels = np.searchsorted(self.group, self._class_index[text])
+            yield inputs, targets, labels, self._batches.weights[text]
 
 
 class _LogLikelihoods(nn.Module):
@@ -263,19 +306,31 @@ class _LogLikelihoods(nn.Module):
         return torch.stack(scores, dim=2)
 
 
-def _cross_entropy(
+def joint_losses(
     log_likelihood: torch.Tensor, labels: torch.Tensor, is_target: torch.Tensor
-) -> torch.Tensor:
-    """Compute -log p(class | the tokens so far) after every token of every window."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute what is to be minimised, and the cross-entropy of the class.
+
+    Parameters
+    ----------
+    log_likelihood : tensor of shape (..., n_windows, n_steps, n_classes)
+        In nats; 0 where there is no target.
+    labels : tensor of shape (..., n_windows), int64
+    is_target : tensor of shape (..., n_windows, n_steps), bool
+
+    Returns
+    -------
+    losses, cross_entropy : tensors of the shape of `is_target`
+        The second is -log p(class | the tokens so far).
+    """
     # Sums up to every token: fragments of all lengths in one pass.
-    log_proba = F.log_softmax(log_likelihood.cumsum(dim=1), dim=2)
-    return -_of_labels(log_proba, labels) * is_target
-
-
-def _of_labels(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Select the scores of the class of every window."""
-    index = labels[:, None, None].expand(-1, scores.shape[1], 1)
-    return scores.gather(2, index).squeeze(2)
+    log_proba = F.log_softmax(log_likelihood.cumsum(dim=-2), dim=-1)
+    index = labels[..., None, None].expand(*is_target.shape, 1)
+    of_class, log_proba_of_class = (
+        scores.gather(-1, index).squeeze(-1) for scores in (log_likelihood, log_proba)
+    )
+    cross_entropy = -log_proba_of_class * is_target
+    return cross_entropy - LIKELIHOOD_SHARE * of_class, cross_entropy
 
 
 class _DiscriminativeNet(BatchesNet):
@@ -291,8 +346,7 @@ class _DiscriminativeNet(BatchesNet):
     ) -> torch.Tensor:
         labels, weights = y_true
         is_target = X["targets"] != IGNORE
-        losses = _cross_entropy(y_pred, labels, is_target)
-        losses = losses - LIKELIHOOD_SHARE * _of_labels(y_pred, labels)
+        losses, _ = joint_losses(y_pred, labels, is_target)
         return (losses * weights[:, None]).sum() / is_target.sum().clamp(min=1)
 
 
@@ -312,15 +366,57 @@ class _Averaging(Callback):
 
 
 class _CrossEntropyReport(EpochReport):
-    """The loss is the cross-entropy of the classes, each of the same weight."""
+    """The loss is the cross-entropy of the classes, each of the same weight.
+
+    Each group is seeded by itself: groups need not come one after the other.
+    """
+
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        super().on_epoch_begin(net, **kwargs)
+        self.group_: tuple[int, ...] = ()
+
+    def on_batch_begin(self, net: NeuralNet, batch: Any, **kwargs: Any) -> None:
+        windows, _ = batch
+        if self.group_ != windows["group"]:
+            self.group_ = windows["group"]
+            reseed(net.device, self.batches.seed, self.batches.epoch, self.group_[0])
 
     def weighted_loss(
         self, net: NeuralNet, batch: Any, y_pred: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         windows, (labels, weights) = batch
         is_target = windows["targets"] != IGNORE
-        losses = _cross_entropy(y_pred, labels, is_target)
+        _, losses = joint_losses(y_pred, labels, is_target)
         return (losses * weights[:, None]).sum(), is_target.sum()
+
+
+class JointJob(NamedTuple):
+    """What is to be done for one network of each language model.
+
+    Attributes
+    ----------
+    weights : sequence of n_classes dicts of str to ndarray
+        Where to start from.
+    module_params : sequence of n_classes dicts
+        Arguments of `CharLSTM`, of one network.
+    vocabularies : sequence of n_classes Vocabulary
+    batches : JointBatches
+    epochs : int
+    report : callable or None
+        Called after each epoch with its number, from 1, and the cross-entropy.
+    """
+
+    weights: Sequence[Weights]
+    module_params: Sequence[dict[str, Any]]
+    vocabularies: Sequence[Vocabulary]
+    batches: JointBatches
+    epochs: int
+    report: Callable[[int, float], None] | None
+
+    @property
+    def name(self) -> str:
+        """What is trained, for messages."""
+        return "all language models together"
 
 
 def joint_jobs(
@@ -333,19 +429,10 @@ def joint_jobs(
     epochs: int,
     maxlen: int,
     batch_size: int,
-    lr: float,
-    weight_decay: float,
     seed: int,
-    compute: Compute,
     reports: Sequence[Callable[[int, float], None] | None],
-) -> list[Any]:
-    """Return what fits the language models of all classes to tell the classes apart.
-
-    Maximum mutual information [1]_: the loss is the cross-entropy of the class by
-    Bayes' rule with equal priors, after every character of a window, and a share of
-    the negative log-likelihood under the model of the right class. Of many classes
-    those that are like each other are trained together, in other groups in every
-    epoch.
+) -> list[JointJob]:
+    """Return what there is to train: networks of the same number.
 
     The first networks of all models are trained by themselves, then the second ones
     and so on: it was as good as to train their means, and they need not wait for each
@@ -363,45 +450,30 @@ def joint_jobs(
         The one in common, that the texts are encoded with.
     epochs, maxlen, batch_size : int
         Windows of a batch are counted for each class.
-    lr : float
-        Learning rate of the training before.
-    weight_decay : float
     seed : int
-    compute : Compute
     reports : list of n_networks callables or None
-        One for the networks of each number: called after each epoch with its number,
-        from 1, and the cross-entropy.
+        One for the networks of each number.
 
     Returns
     -------
-    jobs : list of n_networks delayed functions
-        For joblib; `join_models` takes what they return.
-
-    References
-    ----------
-    .. [1] L. Bahl, P. Brown, P. de Souza and R. Mercer, "Maximum mutual information
-       estimation of hidden Markov model parameters for speech recognition",
-       ICASSP 1986.
+    jobs : list of n_networks JointJob
     """
     networks = list(zip(*map(split_networks, weights), strict=True))
     seeds = np.random.SeedSequence(seed).generate_state(len(networks)).tolist()
     return [
-        delayed(_train_networks)(
+        JointJob(
             network,
             [params | {"n_networks": 1} for params in module_params],
             vocabularies,
-            _JointBatches(
+            JointBatches(
                 texts,
                 vocabulary,
                 maxlen=maxlen,
                 batch_size=batch_size,
                 seed=seed_of_network,
             ),
-            epochs=epochs,
-            lr=LEARNING_RATE_SHARE * lr,
-            weight_decay=weight_decay,
-            compute=compute,
-            report=report,
+            epochs,
+            report,
         )
         for network, seed_of_network, report in zip(
             networks, seeds, reports, strict=True
@@ -417,32 +489,52 @@ def join_models(
     Parameters
     ----------
     trained : list
-        What `joint_jobs` returned, done.
+        What `train_jointly` returned for each network.
 
     Returns
     -------
     weights : list of n_classes dicts of str to ndarray
     loss_curve : ndarray of shape (epochs,)
-        Cross-entropy of the class in nats, over all lengths from one to `maxlen`
-        characters, as it was during each epoch: the mean of the networks.
+        As of `train_jointly`, the mean of the networks.
     """
     by_network, loss_curves = zip(*trained, strict=True)
     by_model = zip(*by_network, strict=True)
     return [join_networks(model) for model in by_model], np.mean(loss_curves, axis=0)
 
 
-def _train_networks(
-    weights: Sequence[Weights],
-    module_params: Sequence[dict[str, Any]],
-    vocabularies: Sequence[Vocabulary],
-    batches: _JointBatches,
-    *,
-    epochs: int,
-    lr: float,
-    weight_decay: float,
-    compute: Compute,
-    report: Callable[[int, float], None] | None,
+def train_jointly(
+    job: JointJob, *, lr: float, weight_decay: float, compute: Compute
 ) -> tuple[list[Weights], list[float]]:
+    """Fit the networks of all classes to tell the classes apart.
+
+    Maximum mutual information [1]_: the loss is the cross-entropy of the class by
+    Bayes' rule with equal priors, after every character of a window, and a share of
+    the negative log-likelihood under the model of the right class. Of many classes
+    those that are like each other are trained together, in other groups in every
+    epoch.
+
+    Parameters
+    ----------
+    job : JointJob
+    lr : float
+        Learning rate of the training before.
+    weight_decay : float
+    compute : Compute
+
+    Returns
+    -------
+    weights : list of n_classes dicts of str to ndarray
+    loss_curve : list of float
+        Cross-entropy of the class in nats, over all lengths from one to `maxlen`
+        characters, as it was during each epoch.
+
+    References
+    ----------
+    .. [1] L. Bahl, P. Brown, P. de Souza and R. Mercer, "Maximum mutual information
+       estimation of hidden Markov model parameters for speech recognition",
+       ICASSP 1986.
+    """
+    weights, module_params, vocabularies, batches, epochs, report = job
     averaging = _Averaging()
     with reproducibly(), seeded(compute.device, batches.seed):
         models = []
@@ -459,14 +551,12 @@ def _train_networks(
             optimizer=AdamW,
             optimizer__weight_decay=weight_decay,
             optimizer__fused=True,
-            lr=lr,
+            lr=LEARNING_RATE_SHARE * lr,
             compute=compute,
             callbacks=[
                 (
                     "epoch_report",
-                    _CrossEntropyReport(
-                        "all language models together", report, batches
-                    ),
+                    _CrossEntropyReport(job.name, report, batches),
                 ),
                 ("gradient_norm_clipping", GradientNormClipping(MAX_GRADIENT_NORM)),
                 ("averaging", averaging),

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -33,7 +34,7 @@ class Replayed:
             tuple[torch.Size, ...], tuple[list[torch.Tensor], Callable[[], None]] | None
         ] = {}
         # Graphs that take turns use the same memory.
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
 
     def __call__(self, *tensors: torch.Tensor) -> None:
         """Call the function; on another device than a GPU as it is."""

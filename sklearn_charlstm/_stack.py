@@ -2,9 +2,10 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
+import copy
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -19,14 +20,12 @@ from sklearn_charlstm._module import (
     split_networks,
 )
 
-__all__ = [
-    "Stack",
-    "StackState",
-    "dropout_masks",
-    "rounded",
-    "stacked",
-    "unstacked",
-]
+__all__ = ["Stack", "StackState", "n_at_once", "stacked", "unstacked"]
+
+# Numbers that a step has in memory, two gigabytes: several processes may share a GPU.
+# Padding comes on top, where some classes have long texts and others short ones, and
+# the tables of the estimates, up to four megabytes a class.
+MAX_VALUES = 2**29
 
 # Of AdamW, as torch has them by default.
 BETAS = (0.9, 0.999)
@@ -88,42 +87,26 @@ def _padded(arrays: Sequence[np.ndarray]) -> NDArray[np.float32]:
     return padded
 
 
-def rounded(n_windows: int, n_steps: int) -> tuple[int, int]:
-    """Round the size of batches up: what is made for a shape serves for many epochs."""
-    return -(-n_windows // 8) * 8, -(-n_steps // 4) * 4
-
-
-def dropout_masks(
-    dropout: float,
-    shape: tuple[int, int, int, int],
-    n_windows: Sequence[int],
-    generators: Sequence[torch.Generator],
-    device: torch.device,
-) -> list[torch.Tensor]:
-    """Draw what the networks of each set would draw one after the other.
+def n_at_once(
+    n_targets: int, n_rows: int, params: dict[str, Any], n_outputs: int
+) -> int:
+    """Return how many sets are trained together, by the memory that they take.
 
     Parameters
     ----------
-    dropout : float
-    shape : tuple of n_sets, n_rows of a set, windows with padding, hidden_size
-    n_windows : sequence of int
-        Of the first sets. The others have none.
-    generators : sequence of torch.Generator
-        One for each set.
-    device : torch.device
-
-    Returns
-    -------
-    masks : list of tensor of shape (n_sets * n_rows, n_windows, 1, hidden_size)
-        For `Stack.logits`: one, or none without dropout.
+    n_targets : int
+        Of a batch of one set.
+    n_rows : int
+        Networks of a set.
+    params : dict
+        Arguments of `CharLSTM`.
+    n_outputs : int
+        Of the largest alphabet.
     """
-    if not dropout:
-        return []
-    masks = torch.zeros(shape, device=device)
-    for of_set, n, generator in zip(masks, n_windows, generators, strict=False):
-        for mask in of_set:
-            mask[:n].bernoulli_(1 - dropout, generator=generator)
-    return [masks.flatten(0, 1).div_(1 - dropout)[:, :, None]]
+    # Gates, states and logits, what comes between them, and the gradients of all that
+    # are there together: a fifth more than was found with 96 and 256 units.
+    of_network = params["embedding_dim"] + 15 * params["hidden_size"] + 8 * n_outputs
+    return max(1, MAX_VALUES // (n_targets * n_rows * of_network))
 
 
 class StackState(NamedTuple):
@@ -186,10 +169,18 @@ class Stack:
             )
         ]
 
+    def like(self, n_rows: int) -> Self:
+        """Return a stack of so many rows, for `load`."""
+        other = copy.copy(self)
+        other._tensors = [
+            tensor.new_zeros(n_rows, tensor.shape[1]) for tensor in self._tensors
+        ]
+        return other
+
     def load(self, other: "Stack", rows: torch.Tensor) -> None:
         """Become some rows of another stack, from the first row on.
 
-        The others stay, and so does where everything is.
+        What there is stays where it is.
         """
         for mine, theirs in zip(self._tensors, other._tensors, strict=True):
             mine[: len(rows)] = theirs.index_select(0, rows)
@@ -277,10 +268,11 @@ class Stack:
 
     def state(self) -> StackState:
         """Return where the training is."""
-        arrays = [tensor.cpu().numpy() for tensor in self._tensors[:6]]
+        arrays = [tensor.cpu().numpy() for tensor in self._tensors]
+        weights, average, first, second = map(self._by_name, arrays[:4])
+        n_updates, n_steps = arrays[4:6]
         return StackState(
-            *(self._by_name(flat) for flat in arrays[:4]),
-            *(numbers[:, 0] for numbers in arrays[4:]),
+            weights, average, first, second, n_updates[:, 0], n_steps[:, 0]
         )
 
     def _by_name(self, flat: NDArray[np.float32]) -> Weights:

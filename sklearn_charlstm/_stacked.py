@@ -9,36 +9,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from sklearn_charlstm._device import Compute, reproducibly, seed_of
 from sklearn_charlstm._estimates import Estimates
-from sklearn_charlstm._loop import check_finite, on_device
+from sklearn_charlstm._loop import check_finite
 from sklearn_charlstm._module import Weights, mean_log_probabilities
 from sklearn_charlstm._replay import Replayed
+from sklearn_charlstm._side_by_side import by_length, dropout_masks, steps_of
 from sklearn_charlstm._stack import (
     Stack,
     StackState,
-    dropout_masks,
-    rounded,
+    n_at_once,
     stacked,
     unstacked,
 )
 from sklearn_charlstm._training import CRITERIA, TrainingJob, TrainingState
-from sklearn_charlstm._windows import IGNORE
+from sklearn_charlstm._windows import IGNORE, WindowBatches
 
 __all__ = ["can_stack", "train_stacked"]
-
-# Numbers that a step has in memory, two gigabytes: several processes may share a GPU.
-# Padding comes on top, where some classes have long texts and others short ones, and
-# the tables of the estimates, up to four megabytes a class.
-MAX_VALUES = 2**29
-
-# Targets that are made, and put on the device, together.
-MAX_TARGETS = 2**22
-
-# Fewer models are not worth it to leave out those that have no batches left.
-MIN_MODELS = 16
 
 # What AdamW keeps of each weight.
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -112,10 +100,13 @@ def train_stacked(
     results : list of tuples
         State and loss curve of each model, as of `train`.
     """
-    # Those that still have batches are always the first ones.
-    order = sorted(range(len(jobs)), key=lambda k: -len(jobs[k].batches))
-    n_targets = max(math.ceil(len(job.batches.ids) / len(job.batches)) for job in jobs)
-    at_once = max(1, MAX_VALUES // (n_targets * _values_per_target(jobs)))
+    order = by_length([len(job.batches) for job in jobs])
+    at_once = n_at_once(
+        max(math.ceil(len(job.batches.ids) / len(job.batches)) for job in jobs),
+        jobs[0].module_params["n_networks"],
+        jobs[0].module_params,
+        max(job.module_params["n_outputs"] for job in jobs),
+    )
     results: dict[int, _Result] = {}
     with reproducibly():
         for begin in range(0, len(jobs), at_once):
@@ -123,16 +114,6 @@ def train_stacked(
             of_part = _train([jobs[k] for k in part], lr, weight_decay, compute)
             results |= zip(part, of_part, strict=True)
     return [results[k] for k in range(len(jobs))]
-
-
-def _values_per_target(jobs: Sequence[TrainingJob]) -> int:
-    """Return how many numbers a step has in memory for each target, by its peak."""
-    params = jobs[0].module_params
-    n_outputs = max(job.module_params["n_outputs"] for job in jobs)
-    # Gates, states and logits, what comes between them, and the gradients of all that
-    # are there together: a fifth more than was found with 96 and 256 units.
-    of_network = params["embedding_dim"] + 15 * params["hidden_size"] + 8 * n_outputs
-    return params["n_networks"] * of_network
 
 
 def _train(
@@ -189,25 +170,31 @@ def _train(
             generator.manual_seed(seed_of(job.batches.seed, job.batches.epoch))
         sums.zero_()
         n_targets = np.zeros(len(jobs), dtype=np.int64)
-        for batches in _chunks(jobs):
-            arrays = _padded(batches)
-            n_targets[: arrays[1].shape[1]] += np.count_nonzero(
-                arrays[1] != IGNORE, axis=(0, 2, 3)
+        for batches, tensors in steps_of(
+            [_numbered(job.batches) for job in jobs],
+            [len(job.batches) for job in jobs],
+            sum(len(job.batches.ids) for job in jobs),
+            (0, IGNORE, 0, 0, 0, False),
+            device,
+        ):
+            inputs, targets, weights, scale, nodes, beyond, is_there = tensors
+            sizes = [(n_networks, len(arrays[0])) for arrays, _ in batches]
+            masks = dropout_masks(
+                params["dropout"],
+                (len(inputs), n_networks, inputs.shape[1], params["hidden_size"]),
+                sizes,
+                generators,
+                device,
             )
-            of_steps = zip(*on_device(arrays, device), strict=True)
-            for batches_of_step, of_step in zip(batches, of_steps, strict=True):
-                n_read = _n_read(arrays[0].shape[1], len(batches_of_step))
-                *batch, nodes, beyond = (part[:n_read] for part in of_step)
-                inputs, targets, *_ = batch
-                masks = dropout_masks(
-                    params["dropout"],
-                    (n_read, n_networks, inputs.shape[1], params["hidden_size"]),
-                    [len(inputs_of_job) for inputs_of_job, _ in batches_of_step],
-                    generators,
-                    device,
-                )
-                wanted = estimates(targets, nodes, beyond, _n_kept(batches_of_step))
-                replayed(*batch, wanted, *masks)
+            n_kept = [n_kept_of_job for _, (_, n_kept_of_job) in batches]
+            wanted = estimates(
+                targets,
+                nodes,
+                beyond,
+                [sum(level) for level in zip_longest(*n_kept, fillvalue=0)],
+            )
+            replayed(inputs, targets, weights, scale, is_there, wanted, *masks)
+            n_targets[: len(batches)] += [n for _, (n, _) in batches]
         # Here, once in an epoch, the device is waited for.
         losses = (sums.cpu().numpy() / n_targets).tolist()
         for job, loss_curve, loss_of_job in zip(jobs, loss_curves, losses, strict=True):
@@ -218,24 +205,13 @@ def _train(
     return list(zip(_training_states(stack.state(), jobs), loss_curves, strict=True))
 
 
-def _chunks(jobs: Sequence[TrainingJob]) -> Iterator[list[list[Any]]]:
-    """Yield the batches of an epoch, of some steps together, of every step a list."""
-    ways = [iter(job.batches) for job in jobs]
-    n_batches = np.array([len(job.batches) for job in jobs])
-    n_targets = sum(len(job.batches.ids) for job in jobs)
-    n_steps = max(1, n_batches[0] * MAX_TARGETS // n_targets)
-    for begin in range(0, n_batches[0], n_steps):
-        yield [
-            [next(way) for way in ways[: np.count_nonzero(n_batches > number)]]
-            for number in range(begin, min(begin + n_steps, n_batches[0]))
-        ]
-
-
-def _n_read(n_models: int, n_there: int) -> int:
-    """Return how many of the models take part in a step: few different numbers."""
-    while n_models > MIN_MODELS and n_models // 2 >= n_there:
-        n_models //= 2
-    return n_models
+def _numbered(batches: WindowBatches) -> Iterator[Any]:
+    """Yield the arrays of each batch, its targets and the numbers of what is kept."""
+    for inputs, (targets, weights, nodes, beyond, n_kept) in batches:
+        n_targets = np.count_nonzero(targets != IGNORE)
+        scale = weights / max(1, n_targets)
+        arrays = inputs, targets, weights, scale, nodes, beyond
+        yield arrays, (n_targets, n_kept)
 
 
 def _losses(
@@ -270,50 +246,6 @@ def _losses(
     return loss, of_models
 
 
-def _padded(steps: Sequence[Sequence[Any]]) -> tuple[NDArray[Any], ...]:
-    """Put the batches of some steps side by side, of the size of the largest.
-
-    Returns
-    -------
-    inputs, targets : ndarrays of shape (n_batches, n_models, n_windows, n_steps), int64
-    weights, scale : ndarrays of shape (n_batches, n_models, n_windows), float32
-        Of a window, and what its targets count in the mean over its batch.
-    is_there : ndarray of shape (n_batches, n_models), float32
-        1 where a model has a batch, else 0.
-    nodes, beyond : ndarrays of the shape of `inputs`, int64 and bool
-    """
-    sizes = [inputs.shape for batches in steps for inputs, _ in batches]
-    shape = (len(steps), len(steps[0]), *rounded(*np.max(sizes, axis=0)))
-    inputs = np.zeros(shape, dtype=np.int64)
-    targets = np.full(shape, IGNORE)
-    weights = np.zeros(shape[:3], dtype=np.float32)
-    scale = np.zeros(shape[:3], dtype=np.float32)
-    is_there = np.zeros(shape[:2], dtype=np.float32)
-    nodes = np.zeros(shape, dtype=np.int64)
-    beyond = np.zeros(shape, dtype=bool)
-    for step, batches in enumerate(steps):
-        for k, (inputs_k, (targets_k, weights_k, nodes_k, beyond_k, _)) in enumerate(
-            batches
-        ):
-            n_windows, n_steps = inputs_k.shape
-            place = step, k, slice(n_windows), slice(n_steps)
-            inputs[place] = inputs_k
-            targets[place] = targets_k
-            weights[place[:3]] = weights_k
-            n_targets = np.count_nonzero(targets_k != IGNORE)
-            scale[place[:3]] = weights_k / max(1, n_targets)
-            is_there[step, k] = 1
-            nodes[place] = nodes_k
-            beyond[place] = beyond_k
-    return inputs, targets, weights, scale, is_there, nodes, beyond
-
-
-def _n_kept(batches: Sequence[Any]) -> list[int]:
-    """Add up how many probabilities of the histories are kept, step by step back."""
-    numbers = [y[-1] for _, y in batches]
-    return [sum(step) for step in zip_longest(*numbers, fillvalue=0)]
-
-
 def _moments(job: TrainingJob, moment: str) -> Weights:
     """Return what the optimizer knows of the gradients of a model, by weight."""
     if job.state.optimizer is None:
@@ -336,10 +268,14 @@ def _n_steps(job: TrainingJob) -> float:
 def _stack_state(jobs: Sequence[TrainingJob]) -> StackState:
     """Put the states of all models into one."""
     n_networks = jobs[0].module_params["n_networks"]
+    first, second = (
+        stacked([_moments(job, moment) for job in jobs]) for moment in MOMENTS
+    )
     return StackState(
         stacked([job.state.weights for job in jobs]),
         stacked([job.state.average for job in jobs]),
-        *(stacked([_moments(job, moment) for job in jobs]) for moment in MOMENTS),
+        first,
+        second,
         np.repeat([float(job.state.n_updates) for job in jobs], n_networks),
         np.repeat([_n_steps(job) for job in jobs], n_networks),
     )

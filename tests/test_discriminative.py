@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import log_loss
-from sklearn.utils.parallel import Parallel
 
 from sklearn_charlstm import (
     CharLMLanguageClassifier,
@@ -11,13 +10,14 @@ from sklearn_charlstm import (
 )
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._discriminative import (
+    JointBatches,
     LabelledTexts,
-    _JointBatches,
     auto_epochs,
     class_similarity,
     draw_groups,
     join_models,
     joint_jobs,
+    train_jointly,
 )
 from sklearn_charlstm._networks import Model
 from sklearn_charlstm._scoring import text_log_likelihood
@@ -52,7 +52,7 @@ def test_every_class_has_the_same_weight():
     )
     np.testing.assert_allclose(per_class, per_class[0])
     assert texts.weights[3] == pytest.approx(3 * texts.weights[2])
-    batches = _JointBatches(texts, vocabulary, maxlen=4, batch_size=8, seed=0)
+    batches = JointBatches(texts, vocabulary, maxlen=4, batch_size=8, seed=0)
     totals = np.zeros(2)
     for windows, (labels, weights) in batches:
         n_targets = (windows["targets"] != IGNORE).sum(axis=1)
@@ -63,7 +63,7 @@ def test_every_class_has_the_same_weight():
 def test_windows_know_their_class_beside_empty_texts():
     texts = ["", "aaaa", "", "bbbbbbbb", "aaa", ""]
     vocabulary, texts = labelled(texts, [0, 0, 1, 1, 0, 1])
-    batches = _JointBatches(texts, vocabulary, maxlen=3, batch_size=2, seed=0)
+    batches = JointBatches(texts, vocabulary, maxlen=3, batch_size=2, seed=0)
     for _ in range(3):
         for windows, (labels, _) in batches:
             assert windows["targets"][:, 0].tolist() == labels.tolist()
@@ -103,7 +103,7 @@ def test_groups_hold_every_class_once_beside_similar_ones(n_classes):
 def test_a_step_does_not_grow_with_the_classes():
     texts = [chr(97 + k) * 8 for k in range(20)]
     vocabulary, texts = labelled(texts, range(20))
-    batches = _JointBatches(texts, vocabulary, maxlen=4, batch_size=3, seed=0)
+    batches = JointBatches(texts, vocabulary, maxlen=4, batch_size=3, seed=0)
     for windows, _ in batches:
         assert len(windows["group"]) <= _discriminative.MAX_GROUP
 
@@ -143,13 +143,11 @@ def test_the_classes_are_told_apart_better(output):
         epochs=25,
         maxlen=8,
         batch_size=16,
-        lr=0.02,
-        weight_decay=0.0,
         seed=0,
-        compute=CPU,
         reports=[lambda *args, to=to: to.append(args) for to in seen],
     )
-    trained, loss_curve = join_models(Parallel()(jobs))
+    how = {"lr": 0.02, "weight_decay": 0.0, "compute": CPU}
+    trained, loss_curve = join_models([train_jointly(job, **how) for job in jobs])
     epochs, losses = np.swapaxes(seen, 0, 2)
     assert epochs.tolist() == [[epoch, epoch] for epoch in range(1, 26)]
     np.testing.assert_allclose(losses.mean(axis=1), loss_curve)
@@ -262,7 +260,7 @@ def test_interrupt_leaves_the_classifier_as_it_was(tiny, texts, labels, monkeypa
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_discriminative, "_cross_entropy", interrupt)
+    monkeypatch.setattr(_discriminative, "joint_losses", interrupt)
     with pytest.raises(KeyboardInterrupt):
         clf.fit(texts, labels)
     assert not hasattr(clf, "classes_")

@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+import torch
+
+from sklearn_charlstm import CharLMLanguageClassifier, _class_models, _stack
+from sklearn_charlstm._device import Compute
+from sklearn_charlstm._discriminative import (
+    LabelledTexts,
+    joint_jobs,
+    train_jointly,
+)
+from sklearn_charlstm._stacked_joint import train_jointly_stacked
+from sklearn_charlstm._training import initial_state
+from sklearn_charlstm._vocabulary import Vocabulary
+
+CPU = Compute(torch.device("cpu"), torch.float32)
+HOW = {"lr": 0.02, "weight_decay": 0.01}
+
+
+def make_jobs(n_classes, seen=None, epochs=3, **params):
+    """Return the joint training of two networks of classes of other lengths."""
+    letters = "abcdefghijklmnopqrst"
+    texts = [(letters[k : k + 3] + "ab ") * (3 + 4 * k) for k in range(n_classes)]
+    vocabulary = Vocabulary(texts, "char", True)
+    vocabularies = [
+        Vocabulary([text], "char", True, common=vocabulary) for text in texts
+    ]
+    module_params = [
+        {
+            "n_inputs": own.n_inputs,
+            "n_outputs": own.n_outputs,
+            "n_networks": 2,
+            "embedding_dim": 4,
+            "hidden_size": 8,
+            "num_layers": 1,
+            "dropout": 0.3,
+            "output": "softmax",
+            **params,
+        }
+        for own in vocabularies
+    ]
+    return joint_jobs(
+        [initial_state(params, k).average for k, params in enumerate(module_params)],
+        module_params,
+        vocabularies,
+        LabelledTexts.balanced(
+            vocabulary.encode(texts), np.arange(n_classes), np.ones(n_classes)
+        ),
+        vocabulary,
+        epochs=epochs,
+        maxlen=8,
+        batch_size=3,
+        seed=0,
+        reports=seen or [None, None],
+    )
+
+
+def assert_same(one, other, atol):
+    for (weights, losses), (expected, expected_losses) in zip(one, other, strict=True):
+        np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+        for of_class, expected_of_class in zip(weights, expected, strict=True):
+            assert list(of_class) == list(expected_of_class)
+            for name, values in of_class.items():
+                np.testing.assert_allclose(values, expected_of_class[name], atol=atol)
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "params", "max_values"),
+    [
+        (2, {}, 2**29),
+        # Groups of three and of two.
+        (5, {}, 2**29),
+        (5, {}, 2**17),
+        (5, {"output": "sigmoid", "dropout": 0.0}, 1),
+        (12, {"output": "sigmoid"}, 2**29),
+    ],
+)
+def test_each_is_trained_as_by_itself(n_classes, params, max_values, monkeypatch):
+    monkeypatch.setattr(_stack, "MAX_VALUES", max_values)
+    expected = [
+        train_jointly(job, **HOW, compute=CPU) for job in make_jobs(n_classes, **params)
+    ]
+    seen = [[], []]
+    reports = [lambda *args, to=to: to.append(args) for to in seen]
+    jobs = make_jobs(n_classes, reports, **params)
+    found = train_jointly_stacked(jobs, **HOW, compute=CPU)
+    assert_same(found, expected, atol=1e-5)
+    for of_job, (_, losses) in zip(seen, found, strict=True):
+        assert of_job == [(1, losses[0]), (2, losses[1]), (3, losses[2])]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_on_a_gpu(n_classes):
+    cuda = Compute(torch.device("cuda"), torch.float32)
+    expected = [train_jointly(job, **HOW, compute=cuda) for job in make_jobs(n_classes)]
+    found = train_jointly_stacked(make_jobs(n_classes), **HOW, compute=cuda)
+    # Other roundings, and steps as long as their signs where gradients are small.
+    assert_same(found, expected, atol=1e-4)
+
+
+def test_gradients_are_cut_for_each_group(monkeypatch):
+    for module in ("_stack", "_discriminative"):
+        monkeypatch.setattr(f"sklearn_charlstm.{module}.MAX_GRADIENT_NORM", 1e-3)
+    expected = [train_jointly(job, **HOW, compute=CPU) for job in make_jobs(5)]
+    found = train_jointly_stacked(make_jobs(5), **HOW, compute=CPU)
+    assert_same(found, expected, atol=1e-5)
+
+
+def test_no_batch_waits_for_the_device(waits_counted):
+    with waits_counted() as counted:
+        train_jointly_stacked(make_jobs(5), **HOW, compute=CPU)
+    assert counted.n_waits == 0
+
+
+def test_divergence_is_an_error():
+    jobs = make_jobs(2)
+    jobs[1].weights[0]["networks.0.linear.bias"][:] = np.nan
+    with pytest.raises(ValueError, match="all language models together diverged"):
+        train_jointly_stacked(jobs, **HOW, compute=CPU)
+
+
+def test_classifier_is_the_same(tiny, monkeypatch):
+    tiny.update(discriminative_epochs=3, calibration_folds=2, n_networks=2)
+    X = ["the cat", "und der hund", "le chat et le chien", "the dog and the cat"] * 2
+    y = ["en", "de", "fr", "en"] * 2
+    expected = CharLMLanguageClassifier(**tiny).fit(X, y)
+    monkeypatch.setattr(_class_models, "_STACKING_DEVICES", ("cpu",))
+    n_stacked = []
+    monkeypatch.setattr(
+        _class_models,
+        "train_jointly_stacked",
+        lambda jobs, **how: (
+            n_stacked.append(len(jobs)) or train_jointly_stacked(jobs, **how)
+        ),
+    )
+    clf = CharLMLanguageClassifier(**tiny).fit(X, y)
+    assert n_stacked == [2, 1, 1]
+    np.testing.assert_allclose(
+        clf.log_likelihood(X), expected.log_likelihood(X), rtol=1e-4
+    )
+    np.testing.assert_allclose(
+        clf.discriminative_loss_curve_, expected.discriminative_loss_curve_, rtol=1e-4
+    )
