@@ -25,6 +25,9 @@ UNKNOWN_SHARE = 0.02
 SHORTEST_WINDOW = 3
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 
+# Targets whose windows are made together.
+MAX_TARGETS = 2**14
+
 _Batch = tuple[NDArray[np.int64], tuple[Any, ...]]
 
 
@@ -102,26 +105,40 @@ class WindowBatches:
         return self.n_batches
 
     def __iter__(self) -> Iterator[_Batch]:
-        for inputs, targets, text, places in self._windows():
-            y: tuple[Any, ...] = (targets, self.weights[text])
+        for block, places, sizes in self._blocks():
+            inputs, targets, text = block
+            arrays = [inputs, targets, self.weights[text]]
             if self.estimates is not None:
                 # A window that begins in the middle of a text does not know <bos>.
                 knows_bos = inputs[:, :1] == self.vocabulary.bos
                 n_before = np.arange(inputs.shape[1]) + knows_bos
-                nodes = self.estimates.nodes(places, n_before)
-                y += (nodes, n_before >= ORDER, self.estimates.n_kept(nodes))
-            yield inputs, y
+                arrays.append(self.estimates.nodes(places, n_before))
+                arrays.append(n_before >= ORDER)
+            for inputs, *y in _cut(arrays, sizes):
+                if self.estimates is not None:
+                    y.append(self.estimates.n_kept(y[2]))
+                yield inputs, tuple(y)
 
     def with_texts(self) -> Iterator[tuple[NDArray[np.int64], ...]]:
         """Yield the inputs, the targets and the number of the text of every window.
 
         Texts without a token are not counted.
         """
-        for inputs, targets, text, _ in self._windows():
-            yield inputs, targets, text
+        for block, _, sizes in self._blocks():
+            yield from _cut(block, sizes)
 
-    def _windows(self) -> Iterator[tuple[NDArray[np.int64], ...]]:
-        """Yield that and the places of the targets in the ids of all texts."""
+    def _blocks(self) -> Iterator[tuple[list[NDArray[np.int64]], Any, Any]]:
+        """Yield the windows of some batches together.
+
+        Yields
+        ------
+        block : list of ndarrays
+            As of `with_texts`, padded to the longest window of all.
+        places : ndarray of the shape of the inputs
+            Of the targets in the ids of all texts.
+        sizes : list of tuples of int
+            Number of windows and longest window of each batch.
+        """
         rng = np.random.default_rng([self.seed, self.epoch])
         length = self._window_length()
         first = np.where(
@@ -130,19 +147,30 @@ class WindowBatches:
             rng.integers(1, length, size=len(self.lengths), endpoint=True),
         )
         # Window 0 of a text is [0, first), window 1 begins at first. Where they are is
-        # computed batch by batch: for much text it takes more memory than the text.
+        # computed block by block: for much text it takes more memory than the text.
         n_windows = 1 + -(-(self.lengths - first) // length)
         ends = np.cumsum(n_windows)
         self.epoch += 1
-        for windows in np.array_split(rng.permutation(ends[-1]), self.n_batches):
+        order = rng.permutation(ends[-1])
+        borders = _borders(len(order), self.n_batches)
+        of_block = max(1, MAX_TARGETS * self.n_batches // len(self.ids))
+        for number in range(0, self.n_batches, of_block):
+            borders_of_block = borders[number : number + of_block + 1]
+            windows = order[borders_of_block[0] : borders_of_block[-1]]
             text = np.searchsorted(ends, windows, side="right")
-            number = windows - (ends - n_windows)[text]
-            begin = np.where(number == 0, 0, first[text] + (number - 1) * length)
-            end = np.minimum(first[text] + number * length, self.lengths[text])
-            inputs, targets, places = self._batch(
-                self.starts[text] + begin, end - begin, begin == 0, rng
+            number_in_text = windows - (ends - n_windows)[text]
+            begin = np.where(
+                number_in_text, first[text] + (number_in_text - 1) * length, 0
             )
-            yield inputs, targets, text, places
+            end = np.minimum(first[text] + number_in_text * length, self.lengths[text])
+            n_targets = end - begin
+            begins = borders_of_block[:-1] - borders_of_block[0]
+            longest = np.maximum.reduceat(n_targets, begins)
+            sizes = list(zip(np.diff(borders_of_block), longest, strict=True))
+            inputs, targets, places = self._read(
+                self.starts[text] + begin, n_targets, begin == 0, sizes, rng
+            )
+            yield [inputs, targets, text], places, sizes
 
     def _window_length(self) -> int:
         # Multiples of the golden ratio, less their integers, are spread evenly over
@@ -151,11 +179,12 @@ class WindowBatches:
         share = (self.epoch + 1) * GOLDEN_RATIO % 1
         return round(shortest * (self.maxlen / shortest) ** share)
 
-    def _batch(
+    def _read(
         self,
         starts: NDArray[np.int64],
         lengths: NDArray[np.int64],
         begins_text: NDArray[np.bool_],
+        sizes: list[tuple[int, int]],
         rng: np.random.Generator,
     ) -> tuple[NDArray[np.int64], ...]:
         steps = np.arange(lengths.max())
@@ -169,7 +198,30 @@ class WindowBatches:
         inputs[:, 0] = np.where(
             begins_text, self.vocabulary.first_input, self.vocabulary.cut
         )
-        history = self.vocabulary.as_inputs(ids[:, :-1])
-        blanked = rng.random(history.shape, dtype=np.float32) < UNKNOWN_SHARE
-        inputs[:, 1:] = np.where(blanked, self.vocabulary.unknown, history)
+        inputs[:, 1:] = self.vocabulary.as_inputs(ids[:, :-1])
+        for (batch,), (n_windows, n_steps) in zip(
+            _cut([inputs], sizes), sizes, strict=True
+        ):
+            drawn = rng.random((n_windows, n_steps - 1), dtype=np.float32)
+            batch[:, 1:][drawn < UNKNOWN_SHARE] = self.vocabulary.unknown
         return inputs, targets, places
+
+
+def _borders(n: int, n_parts: int) -> NDArray[np.int64]:
+    """Return where parts of n things begin and end, the larger ones first."""
+    size, n_larger = divmod(n, n_parts)
+    return np.append(0, np.cumsum(size + (np.arange(n_parts) < n_larger)))
+
+
+def _cut(
+    block: list[NDArray[Any]], sizes: list[tuple[int, int]]
+) -> Iterator[tuple[NDArray[Any], ...]]:
+    """Cut the batches out of arrays of the windows of several."""
+    begin = 0
+    for n_windows, n_steps in sizes:
+        end = begin + n_windows
+        yield tuple(
+            part[begin:end, :n_steps] if part.ndim > 1 else part[begin:end]
+            for part in block
+        )
+        begin = end
