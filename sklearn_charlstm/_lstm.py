@@ -8,6 +8,8 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from sklearn_charlstm._fused_lstm import fused_hidden_states
+
 __all__ = ["hidden_states"]
 
 
@@ -49,11 +51,13 @@ def hidden_states(
     hidden : tensor of shape (n_networks, n_windows, n_steps, hidden_size), float32
     """
     device = inputs.device.type
-    recurrent = _double_candidate(of_state.mT)
+    on_gpu = device == "cuda"
+    recurrent, of_input = of_state.mT, of_input.mT
+    if not on_gpu:
+        bias, of_input, recurrent = map(_double_candidate, (bias, of_input, recurrent))
     if torch.is_autocast_enabled(device):
         recurrent = recurrent.to(torch.get_autocast_dtype(device))
     with torch.autocast(device, enabled=False):
-        bias, of_input = _double_candidate(bias), _double_candidate(of_input.mT)
         n_networks, n_inputs, _ = embedding.shape
         first_row = torch.arange(n_networks, device=inputs.device) * n_inputs
         rows = inputs.transpose(1, 2).flatten(1) + first_row[:, None]
@@ -63,6 +67,10 @@ def hidden_states(
         else:
             embedded = F.embedding(rows, embedding.flatten(0, 1))
             gates = torch.baddbmm(bias[:, None], embedded, of_input)
+        if on_gpu:
+            of_steps = gates.unflatten(1, (inputs.shape[2], -1)).transpose(0, 1)
+            hidden = fused_hidden_states(of_steps.contiguous(), recurrent)
+            return hidden.permute(1, 2, 0, 3)
         hidden, _ = _LSTM.apply(gates, recurrent, inputs.shape[2])
     return hidden.transpose(1, 2)
 

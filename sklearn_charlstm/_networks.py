@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from sklearn_charlstm._device import Compute
+from sklearn_charlstm._fused_lstm import fused_cell
 from sklearn_charlstm._module import CharLSTM, Weights, at_least_float32
 from sklearn_charlstm._prefixes import Level
 from sklearn_charlstm._vocabulary import Vocabulary
@@ -114,6 +115,7 @@ class Networks:
         self._models = models
         self._compute = compute
         self._device = compute.device
+        self._on_gpu = compute.device.type == "cuda"
         self._is_sigmoid = params["output"] == "sigmoid"
         self._n_networks = params["n_networks"]
         self._set_tokens(common, tokens)
@@ -156,7 +158,7 @@ class Networks:
             for number in range(self._n_networks)
         ]
         of_all = torch.from_numpy(np.stack(arrays)).to(*self._compute)
-        if name.startswith("lstm."):
+        if name.startswith("lstm.") and not self._on_gpu:
             # As `_lstm_cell` takes the candidate. No digit is lost.
             of_all.chunk(4, dim=1)[2].mul_(2)
         return of_all
@@ -190,6 +192,9 @@ class Networks:
                 rows.append(row + n_rows)
                 n_rows += len(table)
         self._table = torch.cat(tables)
+        if self._on_gpu:
+            # As `fused_cell` takes it.
+            self._table = self._table.float()
         self._row = torch.from_numpy(np.stack(rows)).to(self._device)
 
     def start(self) -> None:
@@ -348,13 +353,19 @@ class Networks:
         """
         rows = self._row.index_select(1, inputs)
         gates = self._table.index_select(0, rows.flatten()).unflatten(0, rows.shape)
-        for layer, (hidden, cell) in enumerate(self._state):
+        for layer, state in enumerate(self._state):
             if layer:
                 bias, weight = self._upwards[layer - 1]
-                gates = torch.baddbmm(bias, self._state[layer - 1][0], weight)
-            gates.baddbmm_(hidden.index_select(1, source), self._recurrent[layer])
-            self._state[layer] = _lstm_cell(gates, cell.index_select(1, source))
-        return self._state[-1][0]
+                below = self._state[layer - 1][0].to(weight.dtype)
+                gates = torch.baddbmm(bias, below, weight).to(self._table.dtype)
+            hidden, cell = (part.index_select(1, source) for part in state)
+            recurrent = self._recurrent[layer]
+            if self._on_gpu:
+                hidden, cell, _ = fused_cell(gates, hidden, cell, recurrent)
+            else:
+                hidden, cell = _lstm_cell(gates.baddbmm_(hidden, recurrent), cell)
+            self._state[layer] = hidden, cell
+        return self._state[-1][0].to(self._compute.dtype)
 
 
 def _lstm_cell(gates: torch.Tensor, cell: torch.Tensor) -> _State:

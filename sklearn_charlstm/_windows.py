@@ -114,10 +114,11 @@ class WindowBatches:
                 n_before = np.arange(inputs.shape[1]) + knows_bos
                 arrays.append(self.estimates.nodes(places, n_before))
                 arrays.append(n_before >= ORDER)
-            for inputs, *y in _cut(arrays, sizes):
+            for batch, *y in _cut(arrays, sizes):
+                n_kept = []
                 if self.estimates is not None:
-                    y.append(self.estimates.n_kept(y[2]))
-                yield inputs, tuple(y)
+                    n_kept.append(self.estimates.n_kept(y[2]))
+                yield batch, (*y, *n_kept)
 
     def with_texts(self) -> Iterator[tuple[NDArray[np.int64], ...]]:
         """Yield the inputs, the targets and the number of the text of every window.

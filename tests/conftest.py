@@ -93,6 +93,37 @@ class WaitsCounted(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def lstm_kernel(of_input, of_hidden, cell):
+    """Do what torch's kernel does on a GPU."""
+    take_in, keep, candidate, give_out = (of_input + of_hidden).chunk(4, dim=1)
+    gates = [take_in.sigmoid(), keep.sigmoid(), candidate.tanh(), give_out.sigmoid()]
+    cell = gates[1] * cell + gates[0] * gates[2]
+    return gates[3] * cell.tanh(), cell, torch.cat(gates, dim=1)
+
+
+def lstm_gradient_kernel(of_hidden, of_new_cell, cell, new_cell, gates, has_bias):
+    assert not has_bias
+    take_in, keep, candidate, give_out = gates.chunk(4, dim=1)
+    squashed = new_cell.tanh()
+    of_cell = of_hidden * give_out * (1 - squashed**2)
+    if of_new_cell is not None:
+        of_cell = of_cell + of_new_cell
+    of_gates = [
+        of_cell * candidate * take_in * (1 - take_in),
+        of_cell * cell * keep * (1 - keep),
+        of_cell * take_in * (1 - candidate**2),
+        of_hidden * squashed * give_out * (1 - give_out),
+    ]
+    return torch.cat(of_gates, dim=1), of_cell * keep, torch.empty(0)
+
+
+@pytest.fixture
+def lstm_kernels(monkeypatch):
+    """What stands in for torch's kernels where there is no GPU."""
+    kernels = lstm_kernel, lstm_gradient_kernel
+    monkeypatch.setattr("sklearn_charlstm._fused_lstm._kernels", lambda: kernels)
+
+
 @pytest.fixture
 def waits_counted():
     return WaitsCounted

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from sklearn_charlstm._fused_lstm import fused_hidden_states
 from sklearn_charlstm._lstm import _LSTM, hidden_states
 
 N_NETWORKS, N_INPUTS, EMBEDDING, HIDDEN = 2, 5, 3, 4
@@ -63,6 +64,31 @@ def test_gradients_are_exact():
         (flat, recurrent),
         check_undefined_grad=False,
     )
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 5])
+def test_gradients_on_a_gpu_are_exact(lstm_kernels, n_steps):
+    torch.manual_seed(0)
+    of_inputs = torch.randn(n_steps, 2, 3, 16, dtype=torch.float64, requires_grad=True)
+    recurrent = torch.randn(2, 4, 16, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(fused_hidden_states, (of_inputs, recurrent))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize(("n_windows", "n_steps"), [(7, 6), (1, 1), (2, 2)])
+def test_a_gpu_agrees_with_the_cpu(networks, n_windows, n_steps):
+    inputs = torch.randint(N_INPUTS, (N_NETWORKS, n_windows, n_steps))
+    weights = torch.randn(N_NETWORKS, n_windows, n_steps, HIDDEN)
+    results = []
+    for device in ("cpu", "cuda"):
+        on_device = [network.to(device) for network in networks]
+        parameters = [p for network in on_device for p in network.parameters()]
+        hidden = side_by_side(on_device, inputs.to(device))
+        loss = (hidden * weights.to(device)).sum()
+        results.append([hidden, *torch.autograd.grad(loss, parameters)])
+    for on_cpu, on_gpu in zip(*results, strict=True):
+        torch.testing.assert_close(on_gpu.cpu(), on_cpu, atol=1e-5, rtol=1e-4)
 
 
 def test_bfloat16_is_close(networks):
