@@ -67,8 +67,10 @@ def analyze(X: Collection[Any], analyzer: Analyzer) -> list[Sequence[Hashable]]:
     """
     _check_container(X)
     if not callable(analyzer):
-        split = _ANALYZERS[analyzer]
-        return [split(_check_text(text, row)) for row, text in enumerate(X)]
+        texts = list(X)
+        if set(map(type, texts)) != {str}:
+            texts = [_check_text(text, row) for row, text in enumerate(texts)]
+        return [*map(_ANALYZERS[analyzer], texts)]
     return [_check_tokens(analyzer(sample), row) for row, sample in enumerate(X)]
 
 

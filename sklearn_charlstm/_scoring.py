@@ -259,10 +259,7 @@ def distinct_texts(
     beginning together: batches, and with them roundings, are the same in every order
     of the rows.
     """
-    ids, lengths = encoded
-    ends = np.cumsum(lengths)
-    spans = zip((ends - lengths).tolist(), ends.tolist(), strict=True)
-    keys = [ids[start:end].tobytes() for start, end in spans]
+    keys = encoded.bytes_of(slice(None))
     row = {key: row for row, key in enumerate(keys)}
     number = {
         key: number
@@ -289,8 +286,11 @@ def _scored(
     blocks = np.array_split(encoded.ids, len(encoded.ids) // MAX_TOKENS + 1)
     tokens = np.unique(np.concatenate([np.unique(block) for block in blocks]))
 
+    number = np.zeros(tokens.max(initial=0) + 1, dtype=np.int64)
+    number[tokens] = np.arange(len(tokens))
+
     def token_at(places: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.searchsorted(tokens, encoded.ids[places])
+        return number[encoded.ids[places]]
 
     lengths = encoded.lengths
     starts = np.cumsum(lengths) - lengths

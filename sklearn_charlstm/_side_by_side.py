@@ -2,6 +2,7 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -81,13 +82,19 @@ def _n_read(n_sets: int, n_there: int) -> int:
     return n_sets
 
 
+def _rounded(n: int) -> int:
+    """Round up to four binary digits: to few numbers, and by an eighth at most."""
+    unit = 2 ** max(0, int(n).bit_length() - 4)
+    return math.ceil(n / unit) * unit
+
+
 def _padded(
     steps: Sequence[Sequence[_Batch]], fill: Sequence[Any]
 ) -> Iterator[NDArray[Any]]:
     """Put the arrays of all batches into one, and say where there are batches."""
     sizes = [arrays[0].shape for batches in steps for arrays, _ in batches]
     n_windows, n_steps = np.max(sizes, axis=0)
-    shape = (len(steps), len(steps[0]), -(-n_windows // 8) * 8, -(-n_steps // 4) * 4)
+    shape = (len(steps), len(steps[0]), _rounded(n_windows), _rounded(n_steps))
     [[(first, _), *_], *_] = steps
     for number, (like, value) in enumerate(zip(first, fill, strict=True)):
         padded = np.full(shape[: 2 + like.ndim], value, dtype=like.dtype)

@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 
+from sklearn_charlstm import _vocabulary
 from sklearn_charlstm._vocabulary import Vocabulary
 
 
@@ -121,3 +122,24 @@ def test_pickle_keeps_everything():
     assert copy == vocabulary
     assert vars(copy) == vars(vocabulary)
     assert copy.encode(["oh?"]).ids.tolist() == vocabulary.encode(["oh?"]).ids.tolist()
+
+
+@pytest.mark.parametrize("block", [1, 3, 2**16])
+def test_characters_are_looked_up_by_their_code_points(monkeypatch, block):
+    monkeypatch.setattr(_vocabulary, "BLOCK", block)
+    common = Vocabulary(["ab\ud800 \U0001f600", "xyz"], "char", True)
+    own = Vocabulary(["xyz"], "char", True, common=common)
+    texts = ["", "a\ud800x\ud801", "\U0001f600\U0001f601", "", "zq\U0010ffff\x00b"]
+    for vocabulary in (common, own):
+        ids, lengths = vocabulary.encode(texts)
+        expected = [
+            id_
+            for text in texts
+            for id_ in (*map(vocabulary.__getitem__, text), vocabulary.eos)
+        ]
+        assert ids.tolist() == expected
+        assert lengths.tolist() == [len(text) + 1 for text in texts]
+    rows = np.array([4, 0, 1])
+    taken = common.encode(texts).take(rows)
+    assert taken.ids.tolist() == common.encode([texts[k] for k in rows]).ids.tolist()
+    taken.ids[:] = 0
