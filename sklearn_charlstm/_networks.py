@@ -146,8 +146,11 @@ class Networks:
             inputs.append(np.append(vocabulary.as_inputs(ids), before))
             shares.append(vocabulary.shares(ids))
         self._input = np.stack(inputs)
-        self._known, self._output, self._log_share = map(
-            np.stack, zip(*shares, strict=True)
+        known, self._output, log_share = map(np.stack, zip(*shares, strict=True))
+        # Sums of many need float64, which not every device has.
+        self._shares_on = self._device if self._on_gpu else torch.device("cpu")
+        self._known, self._log_share = (
+            torch.from_numpy(array).to(self._shares_on) for array in (known, log_share)
         )
 
     def _stacked(self, name: str, models: Sequence[Model]) -> torch.Tensor:
@@ -204,12 +207,12 @@ class Networks:
     def _on_device(self, *arrays: NDArray[np.int64]) -> list[torch.Tensor]:
         return [torch.from_numpy(array).to(self._device) for array in arrays]
 
-    def read_levels(self, levels: Levels) -> _Scores:
+    def read_levels(self, levels: Levels) -> torch.Tensor:
         """Compute log p(target | history) of all prefixes, level after level.
 
         Returns
         -------
-        log_likelihood : ndarray of shape (n_models, n_prefixes)
+        log_likelihood : tensor of shape (n_models, n_prefixes), float64
         """
         # Now: once the steps are on their way a GPU would end them before it copies.
         [outputs] = self._on_device(self._output[:, levels.targets])
@@ -283,12 +286,12 @@ class Networks:
                 targets[of_part],
             )
             self.start()
-            scores[:, of_part] = self.read_levels(levels)
+            scores[:, of_part] = self.read_levels(levels).cpu().numpy()
         return scores
 
     def read_texts(
         self, inputs: NDArray[np.int64], targets: NDArray[np.int64]
-    ) -> _Scores:
+    ) -> torch.Tensor:
         """Compute log p(target | history) where every text has its own histories.
 
         Parameters
@@ -298,7 +301,7 @@ class Networks:
 
         Returns
         -------
-        log_likelihood : ndarray of shape (n_models, n_texts, n_steps)
+        log_likelihood : tensor of shape (n_models, n_texts, n_steps), float64
         """
         if not self._modules:
             # torch's own loop over the steps.
@@ -334,12 +337,15 @@ class Networks:
         self._state = list(zip(*of_layers, strict=True))
         return self._shared(torch.stack(scores), targets)
 
-    def _shared(self, scores: torch.Tensor, targets: NDArray[np.int64]) -> _Scores:
+    def _shared(self, scores: torch.Tensor, targets: NDArray[np.int64]) -> torch.Tensor:
         """Share the probability of an output among the tokens that it stands for."""
-        on_cpu = scores.cpu().numpy().astype(np.float64)
-        return (
-            np.where(self._known[:, targets], on_cpu, 0) + self._log_share[:, targets]
+        index = torch.from_numpy(targets.ravel()).to(self._shares_on)
+        known, log_share = (
+            table.index_select(1, index).view(scores.shape)
+            for table in (self._known, self._log_share)
         )
+        scores = scores.to(self._shares_on).double()
+        return torch.where(known, scores, 0).add_(log_share)
 
     def _read_level(self, source: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         """Advance all histories of a level by their last token.

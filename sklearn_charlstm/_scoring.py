@@ -34,7 +34,7 @@ __all__ = [
 MAX_TEXTS = 2**10
 MAX_TOKENS = 2**14
 MAX_STEPS = 256
-# Times as many texts and tokens on a GPU, which is idle with less.
+# Times as many texts, tokens and logits on a GPU, which is idle with less.
 ON_GPU = 16
 
 # So many steps, of few texts with nothing in common, are left to torch's LSTM: it has
@@ -47,9 +47,9 @@ MIN_TOKENS = 2**11
 
 # Where there is little to read, most of the time goes into starting operations, and one
 # for many networks takes little more than one for few. Values of the hidden states that
-# models side by side have, over all tokens.
+# models side by side have, over all tokens that are read together.
 MAX_STATES = 2**19
-MAX_STATES_ON_GPU = 2**26
+MAX_STATES_ON_GPU = 2**28
 
 _Scores = NDArray[np.float64]
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
@@ -190,11 +190,14 @@ def distinct_log_likelihood(
         In nats.
     """
     ends = np.cumsum(distinct.lengths)
-    log_likelihood = np.zeros((len(ends), len(models)))
+    log_likelihood = np.zeros((len(models), len(ends)))
+    seen = None
     for k, places, scores in _scored(models, distinct, vocabulary, compute, each):
-        text = np.searchsorted(ends, places, side="right")
-        np.add.at(log_likelihood[:, k], text, scores)
-    return log_likelihood
+        if places is not seen:
+            # The same for all models.
+            seen, text = places, np.searchsorted(ends, places, side="right")
+        np.add.at(log_likelihood[k], text, scores)
+    return log_likelihood.T
 
 
 @contextmanager
@@ -239,11 +242,14 @@ def side_by_side(
     compute : Compute
     """
     params = models[0].module_params
-    n_values = max(1, n_tokens) * params["n_networks"] * params["hidden_size"]
+    n_of_token = params["n_networks"] * params["hidden_size"]
+    n_tokens = max(1, n_tokens)
     if compute.device.type != "cpu":
-        size = max(1, MAX_STATES_ON_GPU // n_values)
+        # More are read one part after the other.
+        n_at_once = min(n_tokens, ON_GPU * MAX_TOKENS)
+        size = max(1, MAX_STATES_ON_GPU // (n_at_once * n_of_token))
     elif n_tokens < MIN_TOKENS:
-        size = max(1, MAX_STATES // n_values)
+        size = max(1, MAX_STATES // (n_tokens * n_of_token))
     else:
         # Each thread has its models.
         size = 1
@@ -300,7 +306,7 @@ def _scored(
     )
     on_cpu = compute.device.type == "cpu"
     n_times = 1 if on_cpu else ON_GPU
-    max_tokens = max(1, min(n_times * MAX_TOKENS, MAX_LOGITS // n_logits))
+    max_tokens = max(1, n_times * min(MAX_TOKENS, MAX_LOGITS // n_logits))
     max_texts = min(n_times * MAX_TEXTS, max_tokens)
     with torch.inference_mode():
         groups = [
@@ -320,7 +326,7 @@ def _scored(
             leave_apart = bool(is_few and longest - done >= MIN_STEPS)
             apart |= leave_apart and tree.are_apart
             if apart:
-                step = _next_texts(token_at, *of_rows, done, n_steps)
+                step = _next_texts(token_at, *of_rows, done, n_steps, compute.device)
             else:
                 step = _next_levels(
                     tree, starts[rows], done, n_steps, compute.device, leave_apart
@@ -348,12 +354,12 @@ class _Step(NamedTuple):
 
     n_steps: int
     places: NDArray[np.int64]
-    read: Callable[[Networks], _Scores]
+    read: Callable[[Networks], torch.Tensor]
 
     def scores(self, networks: Networks) -> _Scores:
         """Let some models read them, in any thread: an array for each."""
         with torch.inference_mode():
-            return self.read(networks)
+            return self.read(networks).cpu().numpy()
 
 
 def _next_levels(
@@ -374,12 +380,12 @@ def _next_levels(
         places.append(starts[: len(level.prefix)] + done + step)
         prefix.append(level.prefix + n_before)
         n_before += len(level.targets)
-    of_texts = np.concatenate(prefix)
+    of_texts = torch.from_numpy(np.concatenate(prefix)).to(device)
     joined = Levels.joined(levels, device)
     return _Step(
         len(levels),
         np.concatenate(places),
-        lambda networks: networks.read_levels(joined)[:, of_texts],
+        lambda networks: _select(networks.read_levels(joined), of_texts),
     )
 
 
@@ -389,6 +395,7 @@ def _next_texts(
     lengths: NDArray[np.int64],
     done: int,
     n_steps: int,
+    device: torch.device,
 ) -> _Step:
     """Read texts that have nothing more in common."""
     n_texts = np.count_nonzero(lengths > done)
@@ -397,8 +404,15 @@ def _next_texts(
     places = starts[:n_texts, None] + np.where(inside, steps, done)
     targets = token_at(places)
     inputs = token_at(places - 1)
+    of_texts = torch.from_numpy(np.flatnonzero(inside)).to(device)
     return _Step(
         n_steps,
         places[inside],
-        lambda networks: networks.read_texts(inputs, targets)[:, inside],
+        lambda networks: _select(
+            networks.read_texts(inputs, targets).flatten(1), of_texts
+        ),
     )
+
+
+def _select(scores: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    return scores.index_select(1, columns.to(scores.device))

@@ -323,7 +323,8 @@ class Vocabulary(dict[Hashable, int]):
         """
         lengths = np.array([*map(len, sequences)], dtype=np.int64)
         if self.analyzer == "char":
-            ids = self._ids_of_characters("".join(sequences))
+            characters: Any = sequences
+            ids = self._ids_of_characters("".join(characters))
         else:
             ids = np.fromiter(
                 map(self.__getitem__, chain.from_iterable(sequences)),
@@ -335,9 +336,9 @@ class Vocabulary(dict[Hashable, int]):
             lengths += 1
         return EncodedTexts(ids, lengths)
 
-    def _ids_of_characters(self, text: str) -> NDArray[np.unsignedinteger]:
+    def _ids_of_characters(self, text: str) -> NDArray[Any]:
         """Look up the id of every character by its code point."""
-        known = self if self.common is None else self.common
+        known: Any = self if self.common is None else self.common
         largest = max(map(ord, known))
         table = np.full(
             largest + 2, self.unknown, dtype=np.min_scalar_type(self.n_inputs)
