@@ -1,11 +1,11 @@
-"""What a GPU is good for: many classes in one step, and prediction.
+"""What a GPU is good for: training and prediction, of few classes and of many.
 
     python benchmarks/gpu.py --data ../shared/data --out docs/measured
 
-`--data` holds `udhr/<code>.txt`. The language models of some texts of the Declaration
-are trained for two epochs, in one step, one after the other, and on all cores of the
-CPU; then strings are scored on the device and on the CPU. All in turn, and medians.
-With `--quick` a few tiny models show that everything runs, without a GPU too.
+`--data` holds `udhr/<code>.txt`. Classifiers of some texts of the Declaration are
+trained on the device and on all cores of the CPU, strings are scored on both, and
+bfloat16 is compared with float32. All in turn, and medians. With `--quick` a few tiny
+models show that everything runs, without a GPU too.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -13,94 +13,133 @@ With `--quick` a few tiny models show that everything runs, without a GPU too.
 import argparse
 from pathlib import Path
 from statistics import median
-from unittest.mock import patch
 
+import joblib
 import numpy as np
+import torch
 from accuracy import all_codes, write
 from keras_script import fragments, read
+from sklearn.metrics import roc_auc_score
 from speed import in_turn
 
-from sklearn_charlstm import CharLMLanguageClassifier, _class_models
+from sklearn_charlstm import CharLMLanguageClassifier
 
-CLASSES = (2, 10, 75, 380)
+CLASSES = (2, 75)
 LENGTHS = (10, 20, 200, 2000)
-N_CHARACTERS = 4_000_000
-EPOCHS = 2
+N_CHARACTERS = 2_000_000
+HIDDEN_SIZES = (96, 512)
+EPOCHS = 10
+APART = {"discriminative_epochs": 0, "calibration_folds": 0}
 
 
-def fit(params, texts, *, in_one_step):
-    """Train the models of texts, in one step or one after the other."""
-    clf = CharLMLanguageClassifier(
-        epochs=EPOCHS,
-        discriminative_epochs=0,
-        calibration_folds=0,
-        random_state=0,
-        **params,
-    )
-    devices = ("cuda", "cpu") if in_one_step else ()
-    with patch.object(_class_models, "_STACKING_DEVICES", devices):
-        return clf.fit(texts, range(len(texts)))
+def classifier(**params):
+    """Return a classifier that is the same in every run."""
+    return CharLMLanguageClassifier(random_state=0, **params)
 
 
-def measure_fit(data, device, numbers, repeats, params):
-    """Yield a row per number of classes: seconds of `fit`."""
-    codes = all_codes(data)
+def texts_of(data, n_classes):
+    """Return texts of so many languages, two of them English and French."""
+    codes = ("eng", "fra")
+    if n_classes > 2:
+        codes = np.array(all_codes(data))
+        codes = codes[np.linspace(0, len(codes) - 1, n_classes).astype(int)]
+    return read(data, codes)
+
+
+def measure_fit(data, places, numbers, repeats, params):
+    """Yield a row per number of classes and what is trained: seconds of `fit`."""
     for n in numbers:
-        rows = np.linspace(0, len(codes) - 1, n).astype(int)
-        texts, _ = read(data, [codes[row] for row in rows])
-        on_device, on_cpu = ({"device": where, **params} for where in (device, "cpu"))
-        times = in_turn(
-            {
-                "in one step": lambda on_device=on_device, texts=texts: fit(
-                    on_device, texts, in_one_step=True
-                ),
-                "one by one": lambda on_device=on_device, texts=texts: fit(
-                    on_device, texts, in_one_step=False
-                ),
-                "CPU, all cores": lambda on_cpu=on_cpu, texts=texts: fit(
-                    {"n_jobs": -1, **on_cpu}, texts, in_one_step=False
-                ),
-            },
-            repeats,
-        )
-        n_targets = sum(map(len, texts)) * EPOCHS
-        yield {
-            "classes": n,
-            **{name: f"{median(values):.1f}" for name, values in times.items()},
-            "thousand characters a second": (
-                f"{n_targets / median(times['in one step']) / 1000:.0f}"
-            ),
+        train, _ = texts_of(data, n)
+        parts = {f"models apart, {EPOCHS} epochs": {"epochs": EPOCHS} | APART}
+        if n == min(numbers):
+            parts["everything, by default"] = {}
+        for name, part in parts.items():
+            clf = classifier(**params | part)
+            times = in_turn(
+                {
+                    place: lambda clf=clf, where=where, train=train: clf.set_params(
+                        **where
+                    ).fit(train, range(len(train)))
+                    for place, where in places.items()
+                },
+                repeats,
+            )
+            row = {"classes": n, "fit": name}
+            for place, values in times.items():
+                row[f"{place}, seconds"] = f"{median(values):.2f}"
+            yield row
+
+
+def measure_scoring(data, places, numbers, lengths, n_characters, repeats, params):
+    """Yield a row per number of classes and length: million characters a second."""
+    for n in numbers:
+        train, _ = texts_of(data, n)
+        clf = classifier(**params | {"epochs": 1} | APART)
+        clf.set_params(**places["device"])
+        clf.fit(train, range(n))
+        for length in lengths:
+            X = fragments(train, length, max(1, n_characters // length // n))
+            # Cores read a part: it is the rate that is measured.
+            of_cores = X[:: 10 * n]
+            texts = dict.fromkeys(places, X) | {"CPU, all cores": of_cores}
+            times = in_turn(
+                {
+                    place: lambda clf=clf, where=where, X=texts[place]: clf.set_params(
+                        **where
+                    ).predict_log_proba(X)
+                    for place, where in places.items()
+                },
+                repeats,
+            )
+            row = {"classes": n, "length": length}
+            for place, values in times.items():
+                rate = n * length * len(texts[place]) / median(values)
+                row[f"{place}, times classes"] = f"{rate / 1e6:.1f}"
+            yield row
+
+
+def measure_precision(data, device, sizes, repeats, params):
+    """Yield a row per hidden size: how many times as fast bfloat16 is, and the AUC."""
+    train, held_out = read(data, ("dan", "nob"))
+    for size in sizes:
+        classifiers = {
+            precision: classifier(
+                device=device,
+                precision=precision,
+                **params | {"hidden_size": size, "calibration_folds": 0},
+            )
+            for precision in ("float32", "bfloat16")
         }
 
+        def ratio(functions):
+            times = in_turn(functions, repeats)
+            pairs = zip(times["float32"], times["bfloat16"], strict=True)
+            return f"{median(a / b for a, b in pairs):.2f}"
 
-def measure_scoring(data, device, lengths, n_characters, repeats, params):
-    """Yield a row per length: million characters per second and class."""
-    train, _ = read(data, ("eng", "fra"))
-    clf = fit({"device": "cpu", **params}, train, in_one_step=False)
-    places = {
-        "device": {"device": device},
-        "device, bfloat16": {"device": device, "precision": "bfloat16"},
-        "CPU, all cores": {"device": "cpu", "n_jobs": -1},
-    }
-    defaults = {"precision": "float32", "n_jobs": None}
-    for length in lengths:
-        X = fragments(train, length, n_characters // length // 2)
-        times = in_turn(
+        faster = ratio(
             {
-                name: lambda where=where, X=X: clf.set_params(
-                    **defaults | where
-                ).decision_function(X)
-                for name, where in places.items()
-            },
-            repeats,
+                precision: lambda clf=clf: clf.fit(train, ("dan", "nob"))
+                for precision, clf in classifiers.items()
+            }
         )
-        n_scored = 2 * length * len(X)
+        X = fragments(held_out, 20, 5000)
+        y = np.repeat([0, 1], len(X) // 2)
+        auc = {
+            precision: roc_auc_score(y, clf.decision_function(X))
+            for precision, clf in classifiers.items()
+        }
+        X = fragments(train, 200, 10_000)
+        scoring = ratio(
+            {
+                precision: lambda clf=clf, X=X: clf.decision_function(X)
+                for precision, clf in classifiers.items()
+            }
+        )
         yield {
-            "characters": length,
-            **{
-                name: f"{n_scored / median(values) / 1e6:.2f}"
-                for name, values in times.items()
-            },
+            "hidden_size": size,
+            "fit, times as fast": faster,
+            "scoring, times as fast": scoring,
+            **{f"AUC, {name}": f"{value:.4f}" for name, value in auc.items()},
         }
 
 
@@ -113,24 +152,39 @@ def main():
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
-    numbers, lengths, n_characters, params = CLASSES, LENGTHS, N_CHARACTERS, {}
+    numbers, lengths, sizes = CLASSES, LENGTHS, HIDDEN_SIZES
+    n_characters, repeats, params = N_CHARACTERS, args.repeats, {}
     if args.quick:
-        numbers, lengths, n_characters = (3,), (10,), 1000
-        params = {"hidden_size": 8, "n_networks": 1}
-    args.repeats = 1 if args.quick else args.repeats
-    tables = {
-        "fit": measure_fit(args.data, args.device, numbers, args.repeats, params),
-        "scoring": measure_scoring(
-            args.data, args.device, lengths, n_characters, args.repeats, params
-        ),
+        numbers, lengths, sizes, n_characters, repeats = (3,), (10,), (8,), 1000, 1
+        params = {"hidden_size": 8, "n_networks": 1, "epochs": 1}
+        params |= {"discriminative_epochs": 1, "calibration_folds": 2}
+    if args.device == "cuda":
+        print(torch.cuda.get_device_name(), "and", joblib.cpu_count(), "cores")
+    cores = {"device": "cpu", "n_jobs": -1, "precision": "float32"}
+    places = {
+        "device": {"device": args.device, "n_jobs": None},
+        "CPU, all cores": cores,
     }
+    tables = {
+        "scoring": measure_scoring(
+            args.data, places, numbers, lengths, n_characters, repeats, params
+        ),
+        "fit": measure_fit(args.data, places, numbers, repeats, params),
+    }
+    if args.device == "cuda":
+        tables["precision"] = measure_precision(
+            args.data, args.device, sizes, repeats, params
+        )
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     for name, rows in tables.items():
-        rows = list(rows)
-        write(rows, out / f"gpu_{name}.csv")
+        written = []
         for row in rows:
-            print("  ".join(f"{key}: {value}" for key, value in row.items()))
+            written.append(row)
+            print(
+                f"{name}:", "  ".join(f"{k}: {v}" for k, v in row.items()), flush=True
+            )
+            write(written, out / f"gpu_{name}.csv")
 
 
 if __name__ == "__main__":

@@ -36,14 +36,11 @@ from sklearn_charlstm._model_training import resolve_hidden_size
 from sklearn_charlstm._module import Weights
 from sklearn_charlstm._parallel import n_processes, run
 from sklearn_charlstm._progress import progress_line
-from sklearn_charlstm._stacked import can_stack, train_stacked
+from sklearn_charlstm._stacked import can_stack, pays_on, train_stacked
 from sklearn_charlstm._stacked_joint import train_jointly_stacked
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
 __all__ = ["ClassModelsMixin"]
-
-# Where a step of many small models takes no longer than that of one.
-_STACKING_DEVICES = ("cuda",)
 
 # The parameters that the language models do not have.
 _OWN_PARAMETERS = (
@@ -239,7 +236,7 @@ class ClassModelsMixin(BaseEstimator):
             step="step",
         ) as [*of_networks, of_fold]:
             joint = self._joint_jobs(*data, epochs, of_networks) if epochs else []
-            in_one_step = device.type in _STACKING_DEVICES and self.num_layers == 1
+            in_one_step = pays_on(device) and self.num_layers == 1
             n_groups = len(joint)
             if in_one_step:
                 n_groups = min(n_groups, n_devices(device), n_processes(self.n_jobs))
@@ -404,7 +401,7 @@ class ClassModelsMixin(BaseEstimator):
         """Train models on a device that one leaves idle; None where it is not so."""
         compute = resolve_compute(self.device, self.precision)
         if (
-            compute.device.type not in _STACKING_DEVICES
+            not pays_on(compute.device)
             or self.early_stopping
             or self.net_params is not None
             or self.num_layers > 1

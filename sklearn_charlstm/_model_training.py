@@ -19,6 +19,7 @@ from sklearn_charlstm._device import Compute, resolve_compute
 from sklearn_charlstm._module import Weights
 from sklearn_charlstm._networks import Model
 from sklearn_charlstm._scoring import token_log_likelihood
+from sklearn_charlstm._stacked import can_stack, pays_on, train_stacked
 from sklearn_charlstm._training import (
     EarlyStopping,
     TrainingJob,
@@ -182,16 +183,20 @@ class ModelTrainingMixin:
             )
         result = None
         if epochs and known:
-            result = train(
-                self._training_job(
-                    encoded, sample_weight, epochs, name, report, one_pass=one_pass
-                ),
-                lr=self.lr,
-                weight_decay=self.weight_decay,
-                net_params=self.net_params,
-                compute=compute,
-                early_stopping=early_stopping,
+            job = self._training_job(
+                encoded, sample_weight, epochs, name, report, one_pass=one_pass
             )
+            how: dict[str, Any] = {
+                "lr": self.lr,
+                "weight_decay": self.weight_decay,
+                "compute": compute,
+            }
+            is_plain = early_stopping is None and self.net_params is None
+            if is_plain and pays_on(compute.device) and can_stack([job]):
+                [result] = train_stacked([job], **how)
+            else:
+                how |= {"net_params": self.net_params}
+                result = train(job, **how, early_stopping=early_stopping)
         return self._trained(result, compute, early_stopping, one_pass=one_pass)
 
     def _knows_any(self, encoded: EncodedTexts) -> bool:

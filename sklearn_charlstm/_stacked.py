@@ -26,12 +26,21 @@ from sklearn_charlstm._stack import (
 from sklearn_charlstm._training import CRITERIA, TrainingJob, TrainingState
 from sklearn_charlstm._windows import IGNORE, WindowBatches
 
-__all__ = ["can_stack", "train_stacked"]
+__all__ = ["can_stack", "pays_on", "train_stacked"]
+
+# Where a step of many small models takes no longer than that of one, and the steps of
+# one are faster as well.
+_DEVICES = ("cuda",)
 
 # What AdamW keeps of each weight.
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 _Result = tuple[TrainingState, list[float]]
+
+
+def pays_on(device: torch.device) -> bool:
+    """Tell whether models should be trained in one step."""
+    return device.type in _DEVICES
 
 
 def can_stack(jobs: Sequence[TrainingJob]) -> bool:

@@ -232,7 +232,7 @@ def test_classifier_is_the_same(clf, monkeypatch):
     expected = clf.fit(X, Y).log_likelihood(X)
     loss_curve = clf.loss_curve_
     n_stacked = []
-    monkeypatch.setattr(_class_models, "_STACKING_DEVICES", ("cpu",))
+    monkeypatch.setattr(_stacked, "_DEVICES", ("cpu",))
     monkeypatch.setattr(
         _class_models,
         "train_stacked",
@@ -253,7 +253,7 @@ def test_classifier_is_the_same(clf, monkeypatch):
 def test_several_devices_share_the_models(clf, monkeypatch, backend, n_jobs, n_groups):
     clf.set_params(discriminative_epochs=0, calibration_folds=0)
     expected = clf.fit(X, Y).log_likelihood(X)
-    monkeypatch.setattr(_class_models, "_STACKING_DEVICES", ("cpu",))
+    monkeypatch.setattr(_stacked, "_DEVICES", ("cpu",))
     monkeypatch.setattr(_class_models, "n_devices", lambda device: 2)
     n_jobs_run = []
     monkeypatch.setattr(
@@ -278,7 +278,7 @@ def test_several_devices_share_the_models(clf, monkeypatch, backend, n_jobs, n_g
 def test_what_one_step_cannot_do_is_done_one_by_one(clf, monkeypatch, params):
     clf.set_params(**params, discriminative_epochs=0)
     expected = clf.fit(X, Y).log_likelihood(X)
-    monkeypatch.setattr(_class_models, "_STACKING_DEVICES", ("cpu",))
+    monkeypatch.setattr(_stacked, "_DEVICES", ("cpu",))
     found = clf.fit(X, Y).log_likelihood(X)
     np.testing.assert_array_equal(found, expected)
 
@@ -287,12 +287,12 @@ def test_warm_start_and_partial_fit(clf, monkeypatch):
     clf.set_params(warm_start=True)
     expected = clf.fit(X, Y).set_params(epochs=5).fit(X, Y).log_likelihood(X)
     again = CharLMLanguageClassifier(**clf.get_params()).set_params(epochs=3)
-    monkeypatch.setattr(_class_models, "_STACKING_DEVICES", ("cpu",))
+    monkeypatch.setattr(_stacked, "_DEVICES", ("cpu",))
     again.fit(X, Y).set_params(epochs=5).fit(X, Y)
     np.testing.assert_allclose(again.log_likelihood(X), expected, rtol=1e-4)
     # One that came from early stopping forgets its curve.
     for devices in ((), ("cpu",)):
-        monkeypatch.setattr(_class_models, "_STACKING_DEVICES", devices)
+        monkeypatch.setattr(_stacked, "_DEVICES", devices)
         stopped = CharLMLanguageClassifier(**clf.get_params())
         stopped.set_params(early_stopping=True, epochs=1).fit(X, Y)
         stopped.set_params(early_stopping=False, epochs=2).fit(X, Y)

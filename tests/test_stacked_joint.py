@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_charlstm import CharLMLanguageClassifier, _class_models, _stack
+from sklearn_charlstm import (
+    CharLMLanguageClassifier,
+    _class_models,
+    _stack,
+    _stacked,
+)
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._discriminative import (
     LabelledTexts,
@@ -126,7 +131,7 @@ def test_classifier_is_the_same(tiny, monkeypatch):
     X = ["the cat", "und der hund", "le chat et le chien", "the dog and the cat"] * 2
     y = ["en", "de", "fr", "en"] * 2
     expected = CharLMLanguageClassifier(**tiny).fit(X, y)
-    monkeypatch.setattr(_class_models, "_STACKING_DEVICES", ("cpu",))
+    monkeypatch.setattr(_stacked, "_DEVICES", ("cpu",))
     n_stacked = []
     monkeypatch.setattr(
         _class_models,
