@@ -197,7 +197,7 @@ def distinct_log_likelihood(
             # The same for all models.
             seen, text = places, np.searchsorted(ends, places, side="right")
         np.add.at(log_likelihood[k], text, scores)
-    return log_likelihood.T
+    return np.ascontiguousarray(log_likelihood.T)
 
 
 @contextmanager
