@@ -25,12 +25,12 @@ from sklearn_charlstm._calibration import (
 from sklearn_charlstm._device import n_devices, resolve_compute
 from sklearn_charlstm._discriminative import (
     JointJob,
-    LabelledTexts,
     auto_epochs,
     join_models,
     joint_jobs,
     train_jointly,
 )
+from sklearn_charlstm._joint_batches import LabelledTexts
 from sklearn_charlstm._language_model import CharLSTMLanguageModel
 from sklearn_charlstm._model_training import resolve_hidden_size
 from sklearn_charlstm._module import Weights

@@ -12,11 +12,10 @@ import torch
 from sklearn_charlstm._device import Compute, reproducibly
 from sklearn_charlstm._discriminative import (
     LEARNING_RATE_SHARE,
-    MAX_GROUP,
-    GroupBatches,
     JointJob,
     joint_losses,
 )
+from sklearn_charlstm._joint_batches import MAX_GROUP, GroupBatches
 from sklearn_charlstm._loop import check_finite
 from sklearn_charlstm._module import Weights, mean_log_probabilities
 from sklearn_charlstm._replay import Replayed

@@ -10,14 +10,17 @@ from sklearn_charlstm import (
 )
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._discriminative import (
-    JointBatches,
-    LabelledTexts,
     auto_epochs,
-    class_similarity,
-    draw_groups,
     join_models,
     joint_jobs,
     train_jointly,
+)
+from sklearn_charlstm._joint_batches import (
+    MAX_GROUP,
+    JointBatches,
+    LabelledTexts,
+    class_similarity,
+    draw_groups,
 )
 from sklearn_charlstm._networks import Model
 from sklearn_charlstm._scoring import text_log_likelihood
@@ -92,10 +95,10 @@ def test_groups_hold_every_class_once_beside_similar_ones(n_classes):
     groups = draw_groups(similarity, rng)
     assert sorted(np.concatenate(groups).tolist()) == list(range(n_classes))
     sizes = [len(group) for group in groups]
-    assert max(sizes) <= _discriminative.MAX_GROUP
+    assert max(sizes) <= MAX_GROUP
     assert max(sizes) - min(sizes) <= 1
-    assert np.ptp(groups[0]) < 2 * _discriminative.MAX_GROUP
-    if n_classes > _discriminative.MAX_GROUP:
+    assert np.ptp(groups[0]) < 2 * MAX_GROUP
+    if n_classes > MAX_GROUP:
         other = draw_groups(similarity, rng)
         assert [*map(list, groups)] != [*map(list, other)]
 
@@ -105,7 +108,7 @@ def test_a_step_does_not_grow_with_the_classes():
     vocabulary, texts = labelled(texts, range(20))
     batches = JointBatches(texts, vocabulary, maxlen=4, batch_size=3, seed=0)
     for windows, _ in batches:
-        assert len(windows["group"]) <= _discriminative.MAX_GROUP
+        assert len(windows["group"]) <= MAX_GROUP
 
 
 def make_texts(rng, n_texts=40):

@@ -5,7 +5,7 @@ import pytest
 
 from sklearn_charlstm import (
     CharLMLanguageClassifier,
-    _discriminative,
+    _joint_batches,
     _model_training,
     _scoring,
 )
@@ -43,7 +43,7 @@ def as_many_lines(text):
 def clf(tiny, monkeypatch):
     # What bounded amounts of text take more.
     monkeypatch.setattr(_model_training, "MAX_SMOOTHED", 0)
-    monkeypatch.setattr(_discriminative, "MAX_PAIRS", 2**10)
+    monkeypatch.setattr(_joint_batches, "MAX_PAIRS", 2**10)
     tiny.update(hidden_size=2, embedding_dim=2, epochs=1, batch_size=2048)
     return CharLMLanguageClassifier(**tiny)
 

@@ -10,10 +10,10 @@ from sklearn_charlstm import (
 )
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._discriminative import (
-    LabelledTexts,
     joint_jobs,
     train_jointly,
 )
+from sklearn_charlstm._joint_batches import LabelledTexts
 from sklearn_charlstm._stacked_joint import train_jointly_stacked
 from sklearn_charlstm._training import initial_state
 from sklearn_charlstm._vocabulary import Vocabulary
