@@ -161,11 +161,10 @@ def main():
         params |= {"discriminative_epochs": 1, "calibration_folds": 2}
     if args.device == "cuda":
         print(torch.cuda.get_device_name(), "and", joblib.cpu_count(), "cores")
-    cores = {"device": "cpu", "n_jobs": -1, "precision": "float32"}
-    places = {
-        "device": {"device": args.device, "n_jobs": None},
-        "CPU, all cores": cores,
-    }
+    n_jobs = 1 if args.quick else -1
+    cores = {"device": "cpu", "n_jobs": n_jobs, "precision": "float32"}
+    on_device = {"device": args.device, "n_jobs": None, "precision": "float32"}
+    places = {"device": on_device, "CPU, all cores": cores}
     tables = {
         "fit": measure_fit(args.data, places, numbers, repeats, params),
         "scoring": measure_scoring(

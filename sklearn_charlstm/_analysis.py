@@ -123,7 +123,8 @@ def _check_container(X: object) -> None:
 
 def _check_text(text: object, row: int) -> str:
     if isinstance(text, str):
-        return text
+        # What it is, whatever a subclass says of it.
+        return str.__str__(text)
     if isinstance(text, (bytes, bytearray)):
         raise TypeError(
             f"X[{row}] is {type(text).__name__}, not str; decode it first, for "

@@ -13,6 +13,8 @@ __all__ = ["Replayed"]
 class Replayed:
     """A function of tensors, called with the same shapes again and again.
 
+    Its tensors are always on one device, and each of one type.
+
     A step of small networks is hundreds of operations, and a GPU has done one before
     the next is launched. Of the second call with the same shapes it makes a CUDA graph
     [1]_, and those that follow are one launch each.
@@ -33,8 +35,9 @@ class Replayed:
         self._replays: dict[
             tuple[torch.Size, ...], tuple[list[torch.Tensor], Callable[[], None]] | None
         ] = {}
-        # Graphs that take turns use the same memory.
+        # Graphs that take turns use the same memory, on one stream.
         self._pool: Any = None
+        self._stream: Any = None
 
     def __call__(self, *tensors: torch.Tensor) -> None:
         """Call the function; on another device than a GPU as it is."""
@@ -55,10 +58,16 @@ class Replayed:
     def _captured(self, tensors: list[torch.Tensor]) -> Callable[[], None]:
         """Return what does with these tensors what the function does."""
         graph = torch.cuda.CUDAGraph()
-        # Other threads may use the GPU in the meantime.
-        with torch.cuda.graph(
-            graph, pool=self._pool, capture_error_mode="thread_local"
-        ):
-            self._function(*tensors)
+        # torch's own stream for graphs is on the GPU of the first graph of a process.
+        with torch.cuda.device(tensors[0].device):
+            self._stream = self._stream or torch.cuda.Stream()
+            with torch.cuda.graph(
+                graph,
+                pool=self._pool,
+                stream=self._stream,
+                # Other threads may use the GPU in the meantime.
+                capture_error_mode="thread_local",
+            ):
+                self._function(*tensors)
         self._pool = graph.pool()
         return graph.replay

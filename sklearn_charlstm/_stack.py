@@ -161,7 +161,7 @@ class Stack:
         padding = np.where(is_padding, np.float32(_NEVER), np.float32(0))
         # All that belongs to a row.
         self._tensors = [
-            torch.from_numpy(array).to(device)
+            torch.tensor(array, device=device)
             for array in (
                 *(_flat(weights) for weights in state[:4]),
                 *(numbers[:, None] for numbers in state[4:]),

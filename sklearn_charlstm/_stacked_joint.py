@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sklearn_charlstm._device import Compute, reproducibly
 from sklearn_charlstm._discriminative import (
@@ -50,10 +51,12 @@ def train_jointly_stacked(
         Weights and loss curve of each job, as of `train_jointly`.
     """
     training = _Training(jobs, LEARNING_RATE_SHARE * lr, weight_decay, compute)
+    # Not a part of the training: in a circle its memory would not be given back.
+    step = Replayed(training.step_of_all)
     loss_curves: list[list[float]] = [[] for _ in jobs]
     with reproducibly():
         for _ in range(jobs[0].epochs):
-            losses = training.epoch()
+            losses = training.epoch(step)
             for job, loss_curve, loss in zip(jobs, loss_curves, losses, strict=True):
                 check_finite(loss, job.name, job.batches.epoch)
                 loss_curve.append(loss)
@@ -108,9 +111,8 @@ class _Training:
             torch.from_numpy(np.stack(of_classes)).to(device)
             for of_classes in (inputs, targets, log_sizes)
         ]
-        self._step = Replayed(self._step_of_all)
 
-    def epoch(self) -> list[float]:
+    def epoch(self, step: Replayed) -> list[float]:
         """Train all for an epoch, and return the mean loss of each job."""
         device = self._compute.device
         sums = torch.zeros(len(self._jobs), device=device)
@@ -124,7 +126,7 @@ class _Training:
         for begin in range(0, len(groups), self._at_once):
             part = groups[begin : begin + self._at_once]
             numbers = np.array([number for number, _ in part])
-            n_of_groups = self._train(numbers, [group for _, group in part])
+            n_of_groups = self._train(step, numbers, [group for _, group in part])
             np.add.at(n_targets, numbers, n_of_groups)
             sums.index_add_(
                 0, torch.from_numpy(numbers).to(device), self._sums[: len(part)]
@@ -132,7 +134,12 @@ class _Training:
         # Here, once in an epoch, the device is waited for.
         return (sums.cpu().numpy() / n_targets).tolist()
 
-    def _train(self, numbers: np.ndarray, groups: Sequence[GroupBatches]) -> np.ndarray:
+    def _train(
+        self,
+        step: Replayed,
+        numbers: NDArray[np.int64],
+        groups: Sequence[GroupBatches],
+    ) -> NDArray[np.int64]:
         """Train some groups for an epoch, and return how many targets each had."""
         device, params = self._compute.device, self._params
         n_classes = len(self._jobs[0].weights)
@@ -176,12 +183,12 @@ class _Training:
                 device,
             )
             tables = [table[: n_read * self._size] for table in alphabets]
-            self._step(*tensors, member[:n_read], *tables, *masks)
+            step(*tensors, member[:n_read], *tables, *masks)
             n_targets[:n_there] += [n for _, n in batches]
         self._now.store(self._all, of_rows)
         return n_targets
 
-    def _step_of_all(
+    def step_of_all(
         self,
         inputs: torch.Tensor,
         targets: torch.Tensor,

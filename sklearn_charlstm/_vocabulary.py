@@ -61,7 +61,7 @@ class EncodedTexts(NamedTuple):
         return self._replace(ids=ids, lengths=self.lengths[rows])
 
     def bytes_of(self, rows: NDArray[np.integer] | slice) -> list[bytes]:
-        """Return the ids of texts as bytes, which are made faster than arrays.
+        """Return the ids of texts as bytes, which are cut faster than arrays.
 
         Parameters
         ----------
@@ -322,7 +322,8 @@ class Vocabulary(dict[Hashable, int]):
             smallest unsigned dtype that holds every id.
         """
         lengths = np.array([*map(len, sequences)], dtype=np.int64)
-        if self.analyzer == "char":
+        # For less text a table takes longer than it saves.
+        if self.analyzer == "char" and lengths.sum() > self.n_inputs:
             characters: Any = sequences
             ids = self._ids_of_characters("".join(characters))
         else:

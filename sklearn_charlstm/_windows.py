@@ -25,7 +25,7 @@ UNKNOWN_SHARE = 0.02
 SHORTEST_WINDOW = 3
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 
-# Targets whose windows are made together.
+# Targets, with padding, whose windows are made together.
 MAX_TARGETS = 2**14
 
 _Batch = tuple[NDArray[np.int64], tuple[Any, ...]]
@@ -154,16 +154,16 @@ class WindowBatches:
         self.epoch += 1
         order = rng.permutation(ends[-1])
         borders = _borders(len(order), self.n_batches)
-        of_block = max(1, MAX_TARGETS * self.n_batches // len(self.ids))
-        for number in range(0, self.n_batches, of_block):
-            borders_of_block = borders[number : number + of_block + 1]
+        # Padded to the longest.
+        n_padded = len(order) * min(self.maxlen, int(self.lengths.max()))
+        of_block = max(1, MAX_TARGETS * self.n_batches // n_padded)
+        for batch in range(0, self.n_batches, of_block):
+            borders_of_block = borders[batch : batch + of_block + 1]
             windows = order[borders_of_block[0] : borders_of_block[-1]]
             text = np.searchsorted(ends, windows, side="right")
-            number_in_text = windows - (ends - n_windows)[text]
-            begin = np.where(
-                number_in_text, first[text] + (number_in_text - 1) * length, 0
-            )
-            end = np.minimum(first[text] + number_in_text * length, self.lengths[text])
+            number = windows - (ends - n_windows)[text]
+            begin = np.where(number, first[text] + (number - 1) * length, 0)
+            end = np.minimum(first[text] + number * length, self.lengths[text])
             n_targets = end - begin
             begins = borders_of_block[:-1] - borders_of_block[0]
             longest = np.maximum.reduceat(n_targets, begins)

@@ -6,6 +6,7 @@ from joblib import parallel_config
 from sklearn_charlstm import (
     CharLMLanguageClassifier,
     _class_models,
+    _side_by_side,
     _stack,
     _stacked,
 )
@@ -82,6 +83,7 @@ def assert_same(one, other, atol=1e-5):
 SMALL = {"dropout": 0.0, "n_networks": 1, "boundaries": False}
 
 
+@pytest.mark.parametrize("bounds", [{}, {"MIN_SETS": 1, "MAX_TARGETS": 1}])
 @pytest.mark.parametrize(
     ("params", "max_values", "at_once"),
     [
@@ -93,7 +95,9 @@ SMALL = {"dropout": 0.0, "n_networks": 1, "boundaries": False}
         ({"output": "sigmoid"}, 28_000, [3, 1]),
     ],
 )
-def test_each_is_trained_as_by_itself(monkeypatch, params, max_values, at_once):
+def test_each_is_trained_as_by_itself(monkeypatch, params, max_values, at_once, bounds):
+    for name, value in bounds.items():
+        monkeypatch.setattr(_side_by_side, name, value)
     monkeypatch.setattr(_stack, "MAX_VALUES", max_values)
     n_jobs = []
     monkeypatch.setattr(

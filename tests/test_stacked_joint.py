@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -5,8 +8,10 @@ import torch
 from sklearn_charlstm import (
     CharLMLanguageClassifier,
     _class_models,
+    _side_by_side,
     _stack,
     _stacked,
+    _stacked_joint,
 )
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._discriminative import (
@@ -69,6 +74,14 @@ def assert_same(one, other, atol):
                 np.testing.assert_allclose(values, expected_of_class[name], atol=atol)
 
 
+@pytest.fixture(params=[{}, {"MIN_SETS": 1, "MAX_TARGETS": 1}])
+def sets_at_once(request, monkeypatch):
+    """By the bounds as they are, and by others in which little is done together."""
+    for name, value in request.param.items():
+        monkeypatch.setattr(_side_by_side, name, value)
+
+
+@pytest.mark.usefixtures("sets_at_once")
 @pytest.mark.parametrize(
     ("n_classes", "params", "max_values"),
     [
@@ -117,6 +130,23 @@ def test_no_batch_waits_for_the_device(waits_counted):
     with waits_counted() as counted:
         train_jointly_stacked(make_jobs(5), **HOW, compute=CPU)
     assert counted.n_waits == 0
+
+
+def test_memory_is_given_back(monkeypatch):
+    kept = []
+    monkeypatch.setattr(
+        _stacked_joint._Training,
+        "weights",
+        lambda self, weights=_stacked_joint._Training.weights: (
+            kept.append(weakref.ref(self)) or weights(self)
+        ),
+    )
+    gc.disable()
+    try:
+        train_jointly_stacked(make_jobs(2, epochs=1), **HOW, compute=CPU)
+        assert [ref() for ref in kept] == [None]
+    finally:
+        gc.enable()
 
 
 def test_divergence_is_an_error():

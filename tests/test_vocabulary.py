@@ -129,7 +129,15 @@ def test_characters_are_looked_up_by_their_code_points(monkeypatch, block):
     monkeypatch.setattr(_vocabulary, "BLOCK", block)
     common = Vocabulary(["ab\ud800 \U0001f600", "xyz"], "char", True)
     own = Vocabulary(["xyz"], "char", True, common=common)
-    texts = ["", "a\ud800x\ud801", "\U0001f600\U0001f601", "", "zq\U0010ffff\x00b"]
+    # Also one that comes as far after the last of the table as one of it is from 0.
+    after = chr(ord("\U0001f600") + 2 + ord("a"))
+    texts = [
+        "",
+        "a\ud800x\ud801",
+        "\U0001f600\U0001f601",
+        after,
+        "zq\U0010ffff\x00b" * 9,
+    ]
     for vocabulary in (common, own):
         ids, lengths = vocabulary.encode(texts)
         expected = [

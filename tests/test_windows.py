@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -218,3 +220,27 @@ def test_histories_of_targets():
             expected = estimates.nodes(tokens, n_before)
             np.testing.assert_array_equal(nodes[row][: len(tokens)], expected)
             np.testing.assert_array_equal(beyond[row][: len(tokens)], n_before >= ORDER)
+
+
+def test_blocks_change_nothing(monkeypatch):
+    texts = ["abc", "", "ab" * 40, "c", "bca" * 5]
+    blocks = []
+    for max_targets in (1, 20, 2**14):
+        monkeypatch.setattr(_windows, "MAX_TARGETS", max_targets)
+        _, _, batches = make(texts, boundaries=True)
+        blocks.append([[inputs, *y] for inputs, y in batches])
+    for batches in blocks[:2]:
+        for one, other in zip(batches, blocks[2], strict=True):
+            for array, expected in zip(one, other, strict=True):
+                np.testing.assert_array_equal(array, expected)
+
+
+def test_short_texts_beside_a_long_one_take_little_memory():
+    texts = ["abc"] * 5000 + ["abcd" * 250]
+    _, _, batches = make(texts, boundaries=False, maxlen=1000, batch_size=32)
+    tracemalloc.start()
+    for _ in batches:
+        pass
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * 2**20
