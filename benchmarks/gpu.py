@@ -20,7 +20,7 @@ import torch
 from accuracy import all_codes, write
 from keras_script import fragments, read
 from sklearn.metrics import roc_auc_score
-from speed import in_turn
+from speed import CLOSE_CODES, in_turn, times_as_fast
 
 from sklearn_charlstm import CharLMLanguageClassifier
 
@@ -100,7 +100,7 @@ def measure_scoring(data, places, numbers, lengths, n_characters, repeats, param
 
 def measure_precision(data, device, sizes, repeats, params):
     """Yield a row per hidden size: how many times as fast bfloat16 is, and the AUC."""
-    train, held_out = read(data, ("dan", "nob"))
+    train, held_out = read(data, CLOSE_CODES)
     for size in sizes:
         classifiers = {
             precision: classifier(
@@ -111,16 +111,12 @@ def measure_precision(data, device, sizes, repeats, params):
             for precision in ("float32", "bfloat16")
         }
 
-        def ratio(functions):
-            times = in_turn(functions, repeats)
-            pairs = zip(times["float32"], times["bfloat16"], strict=True)
-            return f"{median(a / b for a, b in pairs):.2f}"
-
-        faster = ratio(
+        faster = times_as_fast(
             {
-                precision: lambda clf=clf: clf.fit(train, ("dan", "nob"))
+                precision: lambda clf=clf: clf.fit(train, CLOSE_CODES)
                 for precision, clf in classifiers.items()
-            }
+            },
+            repeats,
         )
         X = fragments(held_out, 20, 5000)
         y = np.repeat([0, 1], len(X) // 2)
@@ -129,11 +125,12 @@ def measure_precision(data, device, sizes, repeats, params):
             for precision, clf in classifiers.items()
         }
         X = fragments(train, 200, 10_000)
-        scoring = ratio(
+        scoring = times_as_fast(
             {
                 precision: lambda clf=clf, X=X: clf.decision_function(X)
                 for precision, clf in classifiers.items()
-            }
+            },
+            repeats,
         )
         yield {
             "hidden_size": size,

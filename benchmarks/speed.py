@@ -60,6 +60,12 @@ def in_turn(functions, repeats):
     return dict(zip(functions, zip(*rows, strict=True), strict=True))
 
 
+def times_as_fast(functions, repeats):
+    """Return how many times as fast the second function is as the first."""
+    first, second = in_turn(functions, repeats).values()
+    return f"{median(a / b for a, b in zip(first, second, strict=True)):.2f}"
+
+
 def matmul_rate(repeats):
     """Return float32 operations per second of one core."""
     torch.set_num_threads(1)
@@ -262,16 +268,12 @@ def measure_precision(train, held_out, lengths, repeats, params):
         for precision in ("float32", "bfloat16")
     }
 
-    def ratio(functions):
-        times = in_turn(functions, repeats)
-        pairs = zip(times["float32"], times["bfloat16"], strict=True)
-        return f"{median(a / b for a, b in pairs):.2f}"
-
-    faster = ratio(
+    faster = times_as_fast(
         {
             precision: lambda clf=clf: clf.fit(train, CLOSE_CODES)
             for precision, clf in classifiers.items()
-        }
+        },
+        repeats,
     )
     yield {"task": "fit", "times as fast": faster, "AUC": "", "AUC bfloat16": ""}
     for length in lengths:
@@ -284,7 +286,7 @@ def measure_precision(train, held_out, lengths, repeats, params):
         auc = [f"{roc_auc_score(y, score()):.4f}" for score in scored.values()]
         yield {
             "task": f"predict, {length} characters",
-            "times as fast": ratio(scored),
+            "times as fast": times_as_fast(scored, repeats),
             "AUC": auc[0],
             "AUC bfloat16": auc[1],
         }
