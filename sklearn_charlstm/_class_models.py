@@ -217,7 +217,8 @@ class ClassModelsMixin(BaseEstimator):
         """
         models = self.language_models_
         data = (sequences, class_index, sample_weight)
-        device = resolve_compute(self.device, self.precision).device
+        compute = resolve_compute(self.device, self.precision)
+        device = compute.device
         epochs = self.discriminative_epochs
         if epochs == "auto":
             n_tokens = sum(len(sequence) + self.boundaries for sequence in sequences)
@@ -247,7 +248,7 @@ class ClassModelsMixin(BaseEstimator):
                     in_one_step=in_one_step,
                     lr=self.lr,
                     weight_decay=self.weight_decay,
-                    compute=resolve_compute(self.device, self.precision),
+                    compute=compute,
                 )
                 for numbers in groups
             ]

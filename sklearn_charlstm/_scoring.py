@@ -291,7 +291,6 @@ def _scored(
     # are long, an id takes a byte or two. In blocks, because a copy is sorted.
     blocks = np.array_split(encoded.ids, len(encoded.ids) // MAX_TOKENS + 1)
     tokens = np.unique(np.concatenate([np.unique(block) for block in blocks]))
-
     number = np.zeros(tokens.max(initial=0) + 1, dtype=np.int64)
     number[tokens] = np.arange(len(tokens))
 

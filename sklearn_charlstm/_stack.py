@@ -20,7 +20,7 @@ from sklearn_charlstm._module import (
     split_networks,
 )
 
-__all__ = ["Stack", "StackState", "n_at_once", "stacked", "unstacked"]
+__all__ = ["NEVER", "Stack", "StackState", "n_at_once", "stacked", "unstacked"]
 
 # Numbers that a step has in memory, two gigabytes: several processes may share a GPU.
 # Padding comes on top, where some classes have long texts and others short ones, and
@@ -31,8 +31,9 @@ MAX_VALUES = 2**29
 BETAS = (0.9, 0.999)
 EPS = 1e-8
 
-# The logit of a padded output. Not -inf, which times a probability of 0 is NaN.
-_NEVER = -1e30
+# The logit of a padded output, or the log-likelihood of a class that is not there. Not
+# -inf, which times 0 is NaN, and so are sums of it.
+NEVER = -1e30
 
 
 def stacked(weights: Sequence[Weights]) -> Weights:
@@ -158,7 +159,7 @@ class Stack:
         self._lr, self._weight_decay = lr, weight_decay
         self._shapes = {name: w.shape[1:] for name, w in state.weights.items()}
         is_padding = np.arange(n_outputs.max()) >= n_outputs[:, None]
-        padding = np.where(is_padding, np.float32(_NEVER), np.float32(0))
+        padding = np.where(is_padding, np.float32(NEVER), np.float32(0))
         # All that belongs to a row.
         self._tensors = [
             torch.tensor(array, device=device)

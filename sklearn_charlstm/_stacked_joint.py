@@ -21,13 +21,17 @@ from sklearn_charlstm._loop import check_finite
 from sklearn_charlstm._module import Weights, mean_log_probabilities
 from sklearn_charlstm._replay import Replayed
 from sklearn_charlstm._side_by_side import by_length, dropout_masks, steps_of
-from sklearn_charlstm._stack import Stack, StackState, n_at_once, stacked, unstacked
+from sklearn_charlstm._stack import (
+    NEVER,
+    Stack,
+    StackState,
+    n_at_once,
+    stacked,
+    unstacked,
+)
 from sklearn_charlstm._windows import IGNORE
 
 __all__ = ["train_jointly_stacked"]
-
-# The log-likelihood of a class that is not there. Not -inf: sums of it would be NaN.
-_NEVER = -1e30
 
 
 def train_jointly_stacked(
@@ -222,7 +226,7 @@ class _Training:
             len(inputs), self._size, *inputs.shape[1:]
         )
         scores = torch.where(is_target[:, None], scores, 0)
-        scores = torch.where(is_member[:, :, None, None], scores, _NEVER)
+        scores = torch.where(is_member[:, :, None, None], scores, NEVER)
         losses, cross_entropy = joint_losses(scores.movedim(1, 3), labels, is_target)
         losses, cross_entropy = (
             (of_targets * weights[:, :, None]).sum(dim=(1, 2))

@@ -26,7 +26,6 @@ _N_BYTES = 256
 # In nats: a probability that is a float32, which those of all alphabets are by far.
 _LOG_SMALLEST = float(np.log(np.finfo(np.float32).tiny))
 
-
 # Characters that are looked up together.
 BLOCK = 2**16
 
