@@ -14,6 +14,7 @@ __all__ = [
     "Compute",
     "n_devices",
     "nth_gpu",
+    "on_device",
     "reproducibly",
     "reseed",
     "resolve_compute",
@@ -145,6 +146,27 @@ def _resolve_device(device: str) -> torch.device:
 def n_devices(device: torch.device) -> int:
     """Return how many devices jobs side by side can have: "cuda" is any of several."""
     return torch.cuda.device_count() if device == torch.device("cuda") else 1
+
+
+def on_device(arrays: Any, device: torch.device) -> Any:
+    """Return arrays as tensors that are on a device, or will be when they are needed.
+
+    Parameters
+    ----------
+    arrays : ndarray, or dict or tuple of what may hold some
+    device : torch.device
+    """
+    if isinstance(arrays, dict):
+        return {name: on_device(part, device) for name, part in arrays.items()}
+    if isinstance(arrays, tuple):
+        return tuple(on_device(part, device) for part in arrays)
+    if not isinstance(arrays, np.ndarray):
+        return arrays
+    tensor = torch.from_numpy(arrays)
+    if device.type != "cuda":
+        return tensor.to(device)
+    # Only from pinned memory does a copy not wait for all that came before it.
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 @contextmanager

@@ -10,12 +10,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 
-from sklearn_charlstm._device import Compute, reseed
+from sklearn_charlstm._device import Compute, on_device, reseed
 from sklearn_charlstm._module import Weights
 
 __all__ = [
@@ -26,7 +25,6 @@ __all__ = [
     "RunningAverage",
     "average_share",
     "check_finite",
-    "on_device",
 ]
 
 MAX_GRADIENT_NORM = 1.0
@@ -170,21 +168,6 @@ def _noted_interrupts() -> Iterator[list[int]]:
 
 class Interrupted(Exception):
     """A KeyboardInterrupt in a guise that skorch does not swallow."""
-
-
-def on_device(batch: Any, device: torch.device) -> Any:
-    """Return a batch whose arrays are on a device, or will be when they are needed."""
-    if isinstance(batch, dict):
-        return {name: on_device(part, device) for name, part in batch.items()}
-    if isinstance(batch, tuple):
-        return tuple(on_device(part, device) for part in batch)
-    if not isinstance(batch, np.ndarray):
-        return batch
-    tensor = torch.from_numpy(batch)
-    if device.type != "cuda":
-        return tensor.to(device)
-    # Only from pinned memory does a copy not wait for all that came before it.
-    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 class BatchesNet(NeuralNet):

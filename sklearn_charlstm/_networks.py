@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from sklearn_charlstm._device import Compute
+from sklearn_charlstm._device import Compute, on_device
 from sklearn_charlstm._fused_lstm import fused_cell
 from sklearn_charlstm._module import CharLSTM, Weights, at_least_float32
 from sklearn_charlstm._prefixes import Level
@@ -55,39 +55,61 @@ class Levels(NamedTuple):
 
     Attributes
     ----------
-    source, inputs : lists of n_levels tensors
+    source : list of n_levels tensors or None
+        As of each `Level`; None where the first histories go on in their order.
+    inputs : list of n_levels tensors
         As of each `Level`.
     history : tensor of shape (n_prefixes,)
         Which history each prefix has, of those of all levels.
-    targets : ndarray of shape (n_prefixes,)
+    targets : tensor of shape (n_prefixes,)
         The last token of each prefix.
     """
 
-    source: list[torch.Tensor]
-    inputs: list[torch.Tensor]
+    source: Sequence[torch.Tensor | None]
+    inputs: Sequence[torch.Tensor]
     history: torch.Tensor
-    targets: NDArray[np.int64]
+    targets: torch.Tensor
 
     @classmethod
     def joined(cls, levels: list[Level], device: torch.device) -> "Levels":
         """Put them on a device."""
         sizes = [len(level.inputs) for level in levels]
         n_before = np.cumsum([0, *sizes[:-1]])
-        # Each in one copy: a GPU is waited for in every one.
-        source, inputs, history = (
-            torch.from_numpy(np.concatenate(parts)).to(device)
+        # Each in one copy.
+        source, inputs, history, targets = (
+            on_device(np.concatenate(parts), device)
             for parts in (
                 [level.source for level in levels],
                 [level.inputs for level in levels],
                 [level.history + n for level, n in zip(levels, n_before, strict=True)],
+                [level.targets for level in levels],
             )
         )
-        return cls(
-            list(source.split(sizes)),
-            list(inputs.split(sizes)),
-            history,
-            np.concatenate([level.targets for level in levels]),
+        return cls(source.split(sizes), inputs.split(sizes), history, targets)
+
+    @classmethod
+    def apart(
+        cls,
+        inputs: NDArray[np.int64],
+        targets: NDArray[np.int64],
+        inside: NDArray[np.bool_],
+        device: torch.device,
+    ) -> "Levels":
+        """Let each text have histories of its own.
+
+        Parameters
+        ----------
+        inputs, targets, inside : ndarrays of shape (n_steps, n_texts)
+            The last token of each history, the next one, and whether there is one; the
+            longest text first.
+        device : torch.device
+        """
+        of_steps, next_ones = (
+            on_device(tokens[inside], device) for tokens in (inputs, targets)
         )
+        sizes = np.count_nonzero(inside, axis=1).tolist()
+        history = torch.arange(len(next_ones), device=device)
+        return cls([None] * len(sizes), of_steps.split(sizes), history, next_ones)
 
 
 class Networks:
@@ -146,7 +168,8 @@ class Networks:
             inputs.append(np.append(vocabulary.as_inputs(ids), before))
             shares.append(vocabulary.shares(ids))
         self._input = np.stack(inputs)
-        known, self._output, log_share = map(np.stack, zip(*shares, strict=True))
+        known, output, log_share = map(np.stack, zip(*shares, strict=True))
+        self._output = on_device(output, self._device)
         # Sums of many need float64, which not every device has.
         self._shares_on = self._device if self._on_gpu else torch.device("cpu")
         self._known, self._log_share = (
@@ -204,9 +227,6 @@ class Networks:
         """Forget what was read."""
         self._state = [(self._initial, self._initial)] * len(self._recurrent)
 
-    def _on_device(self, *arrays: NDArray[np.int64]) -> list[torch.Tensor]:
-        return [torch.from_numpy(array).to(self._device) for array in arrays]
-
     def read_levels(self, levels: Levels) -> torch.Tensor:
         """Compute log p(target | history) of all prefixes, level after level.
 
@@ -214,10 +234,12 @@ class Networks:
         -------
         log_likelihood : tensor of shape (n_models, n_prefixes), float64
         """
-        # Now: once the steps are on their way a GPU would end them before it copies.
-        [outputs] = self._on_device(self._output[:, levels.targets])
-        steps = zip(levels.source, levels.inputs, strict=True)
+        # Tokens of all levels are looked up together: less to start.
+        rows = self._row.index_select(1, torch.cat([*levels.inputs]))
+        of_levels = rows.split([*map(len, levels.inputs)], dim=1)
+        steps = zip(levels.source, of_levels, strict=True)
         hidden = torch.cat([self._read_level(*step) for step in steps], dim=1)
+        outputs = self._output.index_select(1, levels.targets)
         scores = []
         for k, (bias, weight) in enumerate(self._outward):
             # The outputs of all levels in one product.
@@ -278,47 +300,45 @@ class Networks:
                 prefix = longer
             # Of the histories of all lengths the longest are last.
             n_before = sum(map(len, inputs[:-1]))
-            [its_history] = self._on_device(n_before + prefix[number[of_part] - begin])
-            levels = Levels(
-                self._on_device(*source),
-                self._on_device(*inputs),
-                its_history,
-                targets[of_part],
-            )
+            its_history = n_before + prefix[number[of_part] - begin]
+            of_levels = (tuple(source), tuple(inputs), its_history, targets[of_part])
+            levels = Levels(*on_device(of_levels, self._device))
             self.start()
             scores[:, of_part] = self.read_levels(levels).cpu().numpy()
         return scores
 
-    def read_texts(
+    def read_with_torch(
         self, inputs: NDArray[np.int64], targets: NDArray[np.int64]
     ) -> torch.Tensor:
-        """Compute log p(target | history) where every text has its own histories.
+        """Compute log p(target | history) with torch's loop over the steps, on a CPU.
+
+        It has less to do between steps than that of Python, and more in each.
 
         Parameters
         ----------
-        inputs, targets : ndarrays of shape (n_texts, n_steps)
-            Padded with any tokens; of the texts that were read, the first ones.
+        inputs, targets : ndarrays of shape (n_steps, n_texts)
+            Padded with any tokens; of the texts that were read, the first ones. Each
+            has its own histories.
 
         Returns
         -------
-        log_likelihood : tensor of shape (n_models, n_texts, n_steps), float64
+        log_likelihood : tensor of shape (n_models, n_steps, n_texts), float64
         """
         if not self._modules:
-            # torch's own loop over the steps.
             self._modules = [
                 CharLSTM.from_weights(model.weights, model.module_params).to(
-                    *self._compute.of_lstm
+                    self._compute.dtype
                 )
                 for model in self._models
             ]
-        of_inputs, outputs = self._on_device(
-            self._input[:, inputs], self._output[:, targets]
-        )
+        of_inputs = torch.from_numpy(self._input[:, inputs.T])
+        next_ones = torch.from_numpy(targets)
+        outputs = self._output[:, next_ones.T]
         # Here a state of shape (networks of all models, texts, hidden) for each layer,
         # there one of (networks * layers, texts, hidden) for each model.
         hidden, cell = (
-            torch.stack([part[:, : len(inputs)] for part in parts], dim=1)
-            .to(*self._compute.of_lstm)
+            torch.stack([part[:, : inputs.shape[1]] for part in parts], dim=1)
+            .to(self._compute.dtype)
             .split(self._n_networks)
             for parts in zip(*self._state, strict=True)
         )
@@ -335,11 +355,11 @@ class Networks:
             for parts in zip(*states, strict=True)
         )
         self._state = list(zip(*of_layers, strict=True))
-        return self._shared(torch.stack(scores), targets)
+        return self._shared(torch.stack(scores).mT, next_ones)
 
-    def _shared(self, scores: torch.Tensor, targets: NDArray[np.int64]) -> torch.Tensor:
+    def _shared(self, scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Share the probability of an output among the tokens that it stands for."""
-        index = torch.from_numpy(targets.ravel()).to(self._shares_on)
+        index = targets.flatten().to(self._shares_on)
         known, log_share = (
             table.index_select(1, index).view(scores.shape)
             for table in (self._known, self._log_share)
@@ -347,24 +367,36 @@ class Networks:
         scores = scores.to(self._shares_on).double()
         return torch.where(known, scores, 0).add_(log_share)
 
-    def _read_level(self, source: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    def _read_level(
+        self, source: torch.Tensor | None, rows: torch.Tensor
+    ) -> torch.Tensor:
         """Advance all histories of a level by their last token.
 
         `index_select` takes a tenth of the time of an index in brackets.
+
+        Parameters
+        ----------
+        source : tensor of shape (n_histories,) or None
+        rows : tensor of shape (networks of all models, n_histories)
+            Of `_table`.
 
         Returns
         -------
         hidden : tensor of shape (networks of all models, n_histories, hidden_size)
             Of the last layer.
         """
-        rows = self._row.index_select(1, inputs)
         gates = self._table.index_select(0, rows.flatten()).unflatten(0, rows.shape)
         for layer, state in enumerate(self._state):
             if layer:
                 bias, weight = self._upwards[layer - 1]
                 below = self._state[layer - 1][0].to(weight.dtype)
                 gates = torch.baddbmm(bias, below, weight).to(self._table.dtype)
-            hidden, cell = (part.index_select(1, source) for part in state)
+            hidden, cell = (
+                part[:, : rows.shape[1]]
+                if source is None
+                else part.index_select(1, source)
+                for part in state
+            )
             recurrent = self._recurrent[layer]
             if self._on_gpu:
                 hidden, cell, _ = fused_cell(gates, hidden, cell, recurrent)

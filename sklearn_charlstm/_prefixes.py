@@ -75,7 +75,7 @@ class PrefixTree:
         self._prefix = np.zeros(len(starts), dtype=np.int64)
         self._last = np.array([first_input])
         self._history = np.zeros(1, dtype=np.int64)
-        self.are_apart = False
+        self.are_apart = len(starts) == 1
 
     def next_level(self) -> Level:
         """Read one more token of the texts that have one."""

@@ -5,17 +5,16 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from joblib import cpu_count, effective_n_jobs
 from numpy.typing import NDArray
 
-from sklearn_charlstm._device import Compute, reproducibly
+from sklearn_charlstm._device import Compute, on_device, reproducibly
 from sklearn_charlstm._networks import MAX_LOGITS, Levels, Model, Networks
-from sklearn_charlstm._prefixes import PrefixTree
+from sklearn_charlstm._prefixes import Level, PrefixTree
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
 __all__ = [
@@ -34,11 +33,12 @@ __all__ = [
 MAX_TEXTS = 2**10
 MAX_TOKENS = 2**14
 MAX_STEPS = 256
-# Times as many texts, tokens and logits on a GPU, which is idle with less.
+# Times as many texts, tokens and logits on a GPU, which is idle with less, and steps
+# that so many texts are read for at least: few, as it waits for Python in each.
 ON_GPU = 16
+MIN_STEPS_ON_GPU = 16
 
-# So many steps, of few texts with nothing in common, are left to torch's LSTM: it has
-# less to do between steps and more in each. On a GPU it is left any number of texts.
+# So many steps, of few texts with nothing in common, are left to torch's LSTM.
 MIN_STEPS = 32
 FEW_TEXTS = 16
 
@@ -52,10 +52,14 @@ MAX_STATES = 2**19
 MAX_STATES_ON_GPU = 2**28
 
 _Scores = NDArray[np.float64]
+_Ints = NDArray[np.int64]
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 _Read = Callable[[Sequence[Model], EncodedTexts, Vocabulary, Compute, Map], _Scores]
+_ReadBlock = Callable[[Networks], torch.Tensor]
+_Block = tuple[_Ints, NDArray[np.bool_], Iterable[torch.Tensor]]
 
 
+@torch.inference_mode()
 def token_log_likelihood(
     model: Model, encoded: EncodedTexts, compute: Compute
 ) -> _Scores:
@@ -75,11 +79,14 @@ def token_log_likelihood(
     """
     rows, number = distinct_texts(encoded)
     distinct = encoded.take(rows)
+    starts = np.cumsum(distinct.lengths) - distinct.lengths
     log_likelihood = np.empty(len(distinct.ids))
     with in_threads(1, 1, len(encoded.ids)) as each:
-        scored = _scored([model], distinct, model.vocabulary, compute, each)
-        for _, places, scores in scored:
-            log_likelihood[places] = scores
+        parts = _parts([model], distinct, model.vocabulary, compute, each)
+        for texts, blocks in parts:
+            for steps, inside, [scores] in blocks:
+                places = starts[texts][: inside.shape[1]] + steps[:, None]
+                log_likelihood[places[inside]] = scores[0].cpu().numpy()
     return distinct._replace(ids=log_likelihood).take(number).ids
 
 
@@ -167,6 +174,7 @@ def followed_log_likelihood(
     return log_likelihood
 
 
+@torch.inference_mode()
 def distinct_log_likelihood(
     models: Sequence[Model],
     distinct: EncodedTexts,
@@ -189,14 +197,17 @@ def distinct_log_likelihood(
     log_likelihood : ndarray of shape (n_texts, n_models), float64
         In nats.
     """
-    ends = np.cumsum(distinct.lengths)
-    log_likelihood = np.zeros((len(models), len(ends)))
-    seen = None
-    for k, places, scores in _scored(models, distinct, vocabulary, compute, each):
-        if places is not seen:
-            # The same for all models.
-            seen, text = places, np.searchsorted(ends, places, side="right")
-        np.add.at(log_likelihood[k], text, scores)
+    log_likelihood = np.zeros((len(models), len(distinct.lengths)))
+    for texts, blocks in _parts(models, distinct, vocabulary, compute, each):
+        # Where they are computed: a GPU is waited for once in a part.
+        totals: list[torch.Tensor] = []
+        for _, inside, of_groups in blocks:
+            is_inside = on_device(inside, compute.device)
+            sums = [_padded(scores, is_inside).sum(1) for scores in of_groups]
+            for total, more in zip(totals, sums, strict=False):
+                total[:, : more.shape[1]] += more
+            totals = totals or sums
+        log_likelihood[:, texts] = torch.cat(totals).cpu().numpy()
     return np.ascontiguousarray(log_likelihood.T)
 
 
@@ -275,26 +286,36 @@ def distinct_texts(
     return rows, np.array([number[key] for key in keys], dtype=np.int64)
 
 
-def _scored(
+def _parts(
     models: Sequence[Model],
     encoded: EncodedTexts,
     vocabulary: Vocabulary,
     compute: Compute,
     each: Map,
-) -> Iterator[tuple[int, NDArray[np.int64], _Scores]]:
-    """Yield the number of a model, the places of some tokens, and their scores.
+) -> Iterator[tuple[slice, Iterator[_Block]]]:
+    """Let models read texts, some at a time, the longest first.
 
-    The longest texts are first. Memory does not grow with the number and the length of
-    the texts.
+    Memory does not grow with the number and the length of the texts.
+
+    Yields
+    ------
+    texts : slice
+        Which ones are read together.
+    blocks : iterator
+        Of some steps; of an array of shape (n_steps, n_texts): whether the texts that
+        have not ended before have so many tokens; and of the log-likelihood of these
+        tokens under the models that read side by side, tensors of shape (n_models,
+        n_tokens).
     """
     # Tokens by their number among those of the texts, found as they are read: texts
-    # are long, an id takes a byte or two. In blocks, because a copy is sorted.
-    blocks = np.array_split(encoded.ids, len(encoded.ids) // MAX_TOKENS + 1)
-    tokens = np.unique(np.concatenate([np.unique(block) for block in blocks]))
-    number = np.zeros(tokens.max(initial=0) + 1, dtype=np.int64)
-    number[tokens] = np.arange(len(tokens))
+    # are long, an id takes a byte or two. In blocks, because indices take eight.
+    is_there = np.zeros(vocabulary.n_inputs, dtype=bool)
+    for ids in np.array_split(encoded.ids, len(encoded.ids) // MAX_TOKENS + 1):
+        is_there[ids] = True
+    tokens = np.flatnonzero(is_there)
+    number = np.cumsum(is_there) - 1
 
-    def token_at(places: NDArray[np.int64]) -> NDArray[np.int64]:
+    def token_at(places: _Ints) -> _Ints:
         return number[encoded.ids[places]]
 
     lengths = encoded.lengths
@@ -307,111 +328,114 @@ def _scored(
     n_times = 1 if on_cpu else ON_GPU
     max_tokens = max(1, n_times * min(MAX_TOKENS, MAX_LOGITS // n_logits))
     max_texts = min(n_times * MAX_TEXTS, max_tokens)
-    with torch.inference_mode():
-        groups = [
-            Networks(models[group], vocabulary, tokens, compute)
-            for group in side_by_side(models, len(encoded.ids), compute)
-        ]
-    for rows in _read_together(lengths, max_texts, max_tokens):
-        of_rows = starts[rows], lengths[rows]
-        tree = PrefixTree(token_at, *of_rows, first_input=len(tokens))
+    groups = [
+        Networks(models[group], vocabulary, tokens, compute)
+        for group in side_by_side(models, len(encoded.ids), compute)
+    ]
+
+    def blocks(texts: slice) -> Iterator[_Block]:
+        part = _Part(token_at, starts[texts], lengths[texts], len(tokens), compute)
         for networks in groups:
             networks.start()
-        done, longest = 0, of_rows[1][0]
-        apart = False
-        while done < longest:
-            n_steps = min(longest - done, MAX_STEPS, max_tokens)
-            is_few = not on_cpu or np.count_nonzero(of_rows[1] > done) <= FEW_TEXTS
-            leave_apart = bool(is_few and longest - done >= MIN_STEPS)
-            apart |= leave_apart and tree.are_apart
-            if apart:
-                step = _next_texts(token_at, *of_rows, done, n_steps, compute.device)
-            else:
-                step = _next_levels(
-                    tree, starts[rows], done, n_steps, compute.device, leave_apart
-                )
-            scores = chain.from_iterable(each(step.scores, groups))
-            for k, scores_of_model in enumerate(scores):
-                yield k, step.places, scores_of_model
-            done += step.n_steps
+        for steps, inside, read in part.blocks(max_tokens):
+            yield steps, inside, each(torch.inference_mode()(read), groups)
 
-
-def _read_together(
-    lengths: NDArray[np.int64], max_texts: int, max_tokens: int
-) -> Iterator[slice]:
-    """Yield which texts are read side by side; of none without a token."""
     begin, n_texts = 0, np.count_nonzero(lengths)
     while begin < n_texts:
-        n_steps = min(lengths[begin], MAX_STEPS)
+        n_steps = min(lengths[begin], MAX_STEPS if on_cpu else MIN_STEPS_ON_GPU)
         end = begin + min(max_texts, max(1, max_tokens // n_steps))
-        yield slice(begin, min(end, n_texts))
+        texts = slice(begin, min(end, n_texts))
+        yield texts, blocks(texts)
         begin = end
 
 
-class _Step(NamedTuple):
-    """Some more tokens of all texts: where they are, and how they are read."""
-
-    n_steps: int
-    places: NDArray[np.int64]
-    read: Callable[[Networks], torch.Tensor]
-
-    def scores(self, networks: Networks) -> _Scores:
-        """Let some models read them, in any thread: an array for each."""
-        with torch.inference_mode():
-            return self.read(networks).cpu().numpy()
+def _padded(scores: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+    """Put scores, of shape (n_models, n_tokens), where the tokens are, among zeros."""
+    padded = scores.new_zeros(len(scores), *inside.shape)
+    return padded.masked_scatter_(inside.to(scores.device), scores)
 
 
-def _next_levels(
-    tree: PrefixTree,
-    starts: NDArray[np.int64],
-    done: int,
-    n_steps: int,
-    device: torch.device,
-    leave_apart: bool,
-) -> _Step:
-    """Read prefixes of texts; `leave_apart`: until they have nothing in common."""
-    levels = [tree.next_level()]
-    while len(levels) < n_steps and not (leave_apart and tree.are_apart):
-        levels.append(tree.next_level())
-    places, prefix = [], []
-    n_before = 0
-    for step, level in enumerate(levels):
-        places.append(starts[: len(level.prefix)] + done + step)
-        prefix.append(level.prefix + n_before)
-        n_before += len(level.targets)
-    of_texts = torch.from_numpy(np.concatenate(prefix)).to(device)
-    joined = Levels.joined(levels, device)
-    return _Step(
-        len(levels),
-        np.concatenate(places),
-        lambda networks: _select(networks.read_levels(joined), of_texts),
-    )
+class _Part:
+    """Texts that are read side by side.
 
+    Parameters
+    ----------
+    token_at : callable
+        From places to the tokens that are there.
+    starts, lengths : ndarrays of shape (n_texts,), integer
+        Where each text begins and how many tokens it has, the longest text first.
+    first_input : int
+        What is read before the first token.
+    compute : Compute
+    """
 
-def _next_texts(
-    token_at: Callable[[NDArray[np.int64]], NDArray[np.int64]],
-    starts: NDArray[np.int64],
-    lengths: NDArray[np.int64],
-    done: int,
-    n_steps: int,
-    device: torch.device,
-) -> _Step:
-    """Read texts that have nothing more in common."""
-    n_texts = np.count_nonzero(lengths > done)
-    steps = done + np.arange(n_steps)
-    inside = steps < lengths[:n_texts, None]
-    places = starts[:n_texts, None] + np.where(inside, steps, done)
-    targets = token_at(places)
-    inputs = token_at(places - 1)
-    of_texts = torch.from_numpy(np.flatnonzero(inside)).to(device)
-    return _Step(
-        n_steps,
-        places[inside],
-        lambda networks: _select(
-            networks.read_texts(inputs, targets).flatten(1), of_texts
-        ),
-    )
+    def __init__(
+        self,
+        token_at: Callable[[_Ints], _Ints],
+        starts: _Ints,
+        lengths: _Ints,
+        first_input: int,
+        compute: Compute,
+    ) -> None:
+        self._token_at, self._starts, self._lengths = token_at, starts, lengths
+        self._first_input = first_input
+        self._tree = PrefixTree(token_at, starts, lengths, first_input)
+        self._device = compute.device
 
+    def blocks(
+        self, max_tokens: int
+    ) -> Iterator[tuple[_Ints, NDArray[np.bool_], _ReadBlock]]:
+        """Yield as `_parts` does, but how networks read the tokens."""
+        done, longest = 0, self._lengths[0]
+        while done < longest:
+            lengths = self._lengths[self._lengths > done]
+            n_steps = min(longest - done, MAX_STEPS, max_tokens // len(lengths))
+            levels: list[Level] = []
+            while len(levels) < n_steps and not self._tree.are_apart:
+                levels.append(self._tree.next_level())
+            steps = done + np.arange(len(levels) or n_steps)
+            inside = steps[:, None] < lengths
+            if levels:
+                read = self._levels(levels)
+            else:
+                is_long = len(lengths) <= FEW_TEXTS and longest - done >= MIN_STEPS
+                read = self._texts(steps, inside, bool(is_long))
+            yield steps, inside, read
+            done += len(steps)
 
-def _select(scores: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    return scores.index_select(1, columns.to(scores.device))
+    def _levels(self, levels: list[Level]) -> _ReadBlock:
+        """Read the prefixes of texts."""
+        joined = Levels.joined(levels, self._device)
+        n_before = np.cumsum([0, *(len(level.targets) for level in levels)])
+        prefixes = on_device(
+            np.concatenate(
+                [level.prefix + n for level, n in zip(levels, n_before, strict=False)]
+            ),
+            self._device,
+        )
+
+        def read(networks: Networks) -> torch.Tensor:
+            scores = networks.read_levels(joined)
+            return scores.index_select(1, prefixes.to(scores.device))
+
+        return read
+
+    def _texts(
+        self, steps: _Ints, inside: NDArray[np.bool_], is_long: bool
+    ) -> _ReadBlock:
+        """Read texts that have nothing more in common."""
+        # Where a text has ended its last token again.
+        of_texts = np.minimum(steps[:, None], self._lengths[: inside.shape[1]] - 1)
+        places = self._starts[: inside.shape[1]] + of_texts
+        targets = self._token_at(places)
+        before = np.full_like(targets[:1], self._first_input)
+        if steps[0]:
+            before = self._token_at(places[:1] - 1)
+        inputs = np.concatenate([before, targets[:-1]])
+        if is_long and self._device.type == "cpu":
+            is_inside = torch.from_numpy(inside)
+            return lambda networks: networks.read_with_torch(inputs, targets)[
+                :, is_inside
+            ]
+        levels = Levels.apart(inputs, targets, inside, self._device)
+        return lambda networks: networks.read_levels(levels)

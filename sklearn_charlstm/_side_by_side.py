@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sklearn_charlstm._loop import on_device
+from sklearn_charlstm._device import on_device
 
 __all__ = ["by_length", "dropout_masks", "steps_of"]
 

@@ -165,10 +165,12 @@ def test_long_texts_that_part_are_left_to_torch(model, shapes, n_texts):
 def test_many_texts_are_not_until_few_are_left(model, shapes, monkeypatch):
     monkeypatch.setattr(_scoring, "FEW_TEXTS", 2)
     monkeypatch.setattr(_scoring, "MAX_STEPS", 12)
-    for n_of_last, n_left in ((60, 0), (10, 48)):
+    monkeypatch.setattr(_scoring, "MIN_STEPS", 8)
+    for n_of_last, n_left in ((60, 0), (10, 46)):
         texts = ["a" * 60, "b" * 60, "c" * n_of_last]
         scores = score(model, texts)
-        # After the first twelve steps, both times that `score` reads them.
+        # After two steps until they are apart and twelve more, both times that `score`
+        # reads them.
         assert sum(n_steps for _, n_steps in shapes) >= 2 * n_left
         assert {n for n, _ in shapes} == ({2} if n_left else set())
         for text, scores_of_text in zip(texts, scores, strict=True):
@@ -190,10 +192,10 @@ def test_what_texts_have_in_common_is_computed_once(model, monkeypatch):
     n_histories = 0
     read_level = _networks.Networks._read_level
 
-    def watch(self, source, inputs):
+    def watch(self, source, rows):
         nonlocal n_histories
-        n_histories += len(inputs)
-        return read_level(self, source, inputs)
+        n_histories += rows.shape[1]
+        return read_level(self, source, rows)
 
     monkeypatch.setattr(_networks.Networks, "_read_level", watch)
     texts = ["abcab", "abcac", "abc", "abcab", "b"]

@@ -18,7 +18,6 @@ from sklearn_charlstm import (
     CharLSTMLanguageModel,
     _module,
     _networks,
-    _scoring,
 )
 from sklearn_charlstm._module import CharLSTM
 from sklearn_charlstm._replay import Replayed
@@ -263,9 +262,8 @@ def test_a_model_is_trained(tiny, texts, stand_in, early_stopping):
 
 
 @pytest.mark.parametrize("on_gpu", [True, False])
-def test_a_gpu_leaves_more_to_torch(clf, stand_in, monkeypatch, on_gpu):
-    monkeypatch.setattr(_scoring, "FEW_TEXTS", 1)
-    n_calls = {"reads": 0, "side by side": 0}
+def test_torch_reads_and_we_train_on_a_cpu_only(clf, stand_in, monkeypatch, on_gpu):
+    n_calls = {"with torch": 0, "side by side": 0}
 
     def counted(what, function):
         def call(*args):
@@ -274,8 +272,10 @@ def test_a_gpu_leaves_more_to_torch(clf, stand_in, monkeypatch, on_gpu):
 
         return call
 
-    read_texts = _networks.Networks.read_texts
-    monkeypatch.setattr(_networks.Networks, "read_texts", counted("reads", read_texts))
+    read = _networks.Networks.read_with_torch
+    monkeypatch.setattr(
+        _networks.Networks, "read_with_torch", counted("with torch", read)
+    )
     side_by_side = CharLSTM._side_by_side
     monkeypatch.setattr(
         CharLSTM, "_side_by_side", counted("side by side", side_by_side)
@@ -286,5 +286,5 @@ def test_a_gpu_leaves_more_to_torch(clf, stand_in, monkeypatch, on_gpu):
     with stand_in if on_gpu else nullcontext():
         clf.set_params(device=device).predict_proba(LONG)
         model.partial_fit(LONG)
-    assert (n_calls["reads"] > 0) == on_gpu
+    assert (n_calls["with torch"] > 0) == (not on_gpu)
     assert (n_calls["side by side"] > 0) == (not on_gpu)
