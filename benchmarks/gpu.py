@@ -3,14 +3,16 @@
     python benchmarks/gpu.py --data ../shared/data --out docs/measured
 
 `--data` holds `udhr/<code>.txt`. Classifiers of some texts of the Declaration are
-trained on the device and on all cores of the CPU, strings are scored on both, and
-bfloat16 is compared with float32. All in turn, and medians. With `--quick` a few tiny
-models show that everything runs, without a GPU too.
+trained on the device and those of two on all cores of the CPU too, strings of all texts
+are scored on both, and bfloat16 is compared with float32. Medians, but of one call on
+the cores, which take long. With `--quick` a few tiny models show that everything runs,
+without a GPU too.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
 
 import argparse
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -20,14 +22,16 @@ import torch
 from accuracy import all_codes, write
 from keras_script import fragments, read
 from sklearn.metrics import roc_auc_score
-from speed import CLOSE_CODES, in_turn, times_as_fast
+from speed import CLOSE_CODES, seconds, times_as_fast
 
 from sklearn_charlstm import CharLMLanguageClassifier
 
-CLASSES = (2, 75)
+# And the characters that are scored.
+CLASSES = {2: 4_000_000, 75: 1_000_000}
 LENGTHS = (10, 20, 200, 2000)
-N_CHARACTERS = 2_000_000
-HIDDEN_SIZES = (96, 512)
+# Cores read a part: it is the rate that is measured.
+OF_CORES = 100
+HIDDEN_SIZES = (96, 192, 512)
 EPOCHS = 10
 APART = {"discriminative_epochs": 0, "calibration_folds": 0}
 
@@ -46,54 +50,43 @@ def texts_of(data, n_classes):
     return read(data, codes)
 
 
-def measure_fit(data, places, numbers, repeats, params):
+def typical(function, place, repeats):
+    """Return the median of the seconds of some calls, or those of one on the cores."""
+    return median(seconds(function) for _ in range(repeats if place == "device" else 1))
+
+
+def measure_fit(data, places, classes, repeats, params):
     """Yield a row per number of classes and what is trained: seconds of `fit`."""
-    for n in numbers:
+    for n in classes:
         train, _ = texts_of(data, n)
         parts = {f"models apart, {EPOCHS} epochs": {"epochs": EPOCHS} | APART}
-        if n == min(numbers):
+        if n == min(classes):
             parts["everything, by default"] = {}
         for name, part in parts.items():
-            clf = classifier(**params | part)
-            times = in_turn(
-                {
-                    place: lambda clf=clf, where=where, train=train: clf.set_params(
-                        **where
-                    ).fit(train, range(len(train)))
-                    for place, where in places.items()
-                },
-                repeats,
-            )
             row = {"classes": n, "fit": name}
-            for place, values in times.items():
-                row[f"{place}, seconds"] = f"{median(values):.2f}"
+            for place, where in places.items():
+                if place == "device" or n == min(classes):
+                    clf = classifier(**params | part | where)
+                    fit = partial(clf.fit, train, range(n))
+                    row[f"{place}, seconds"] = f"{typical(fit, place, repeats):.2f}"
             yield row
 
 
-def measure_scoring(data, places, numbers, lengths, n_characters, repeats, params):
+def measure_scoring(data, places, classes, lengths, repeats, params):
     """Yield a row per number of classes and length: million characters a second."""
-    for n in numbers:
+    every_text, _ = read(data, all_codes(data))
+    for n, n_characters in classes.items():
         train, _ = texts_of(data, n)
-        clf = classifier(**params | {"epochs": 1} | APART)
-        clf.set_params(**places["device"])
+        clf = classifier(**params | {"epochs": 1} | APART | places["device"])
         clf.fit(train, range(n))
         for length in lengths:
-            X = fragments(train, length, max(1, n_characters // length // n))
-            # Cores read a part: it is the rate that is measured.
-            of_cores = X[:: 10 * n]
-            texts = dict.fromkeys(places, X) | {"CPU, all cores": of_cores}
-            times = in_turn(
-                {
-                    place: lambda clf=clf, where=where, X=texts[place]: clf.set_params(
-                        **where
-                    ).predict_log_proba(X)
-                    for place, where in places.items()
-                },
-                repeats,
-            )
+            texts = [text for text in every_text if len(text) >= length]
+            X = fragments(texts, length, -(-n_characters // length // len(texts)))
             row = {"classes": n, "length": length}
-            for place, values in times.items():
-                rate = n * length * len(texts[place]) / median(values)
+            for place, where in places.items():
+                strings = X if place == "device" else X[::OF_CORES]
+                score = partial(clf.set_params(**where).predict_log_proba, strings)
+                rate = n * length * len(strings) / typical(score, place, repeats)
                 row[f"{place}, times classes"] = f"{rate / 1e6:.1f}"
             yield row
 
@@ -150,10 +143,10 @@ def main():
     parser.add_argument("--tables", nargs="*", help="names of tables; default: all")
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
-    numbers, lengths, sizes = CLASSES, LENGTHS, HIDDEN_SIZES
-    n_characters, repeats, params = N_CHARACTERS, args.repeats, {}
+    classes, lengths, sizes = CLASSES, LENGTHS, HIDDEN_SIZES
+    repeats, params = args.repeats, {}
     if args.quick:
-        numbers, lengths, sizes, n_characters, repeats = (3,), (10,), (8,), 1000, 1
+        classes, lengths, sizes, repeats = {3: 1000}, (10,), (8,), 1
         params = {"hidden_size": 8, "n_networks": 1, "epochs": 1}
         params |= {"discriminative_epochs": 1, "calibration_folds": 2}
     if args.device == "cuda":
@@ -163,9 +156,9 @@ def main():
     on_device = {"device": args.device, "n_jobs": None, "precision": "float32"}
     places = {"device": on_device, "CPU, all cores": cores}
     tables = {
-        "fit": measure_fit(args.data, places, numbers, repeats, params),
+        "fit": measure_fit(args.data, places, classes, repeats, params),
         "scoring": measure_scoring(
-            args.data, places, numbers, lengths, n_characters, repeats, params
+            args.data, places, classes, lengths, repeats, params
         ),
     }
     if args.device == "cuda":

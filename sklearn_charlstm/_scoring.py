@@ -12,7 +12,13 @@ import torch
 from joblib import cpu_count, effective_n_jobs
 from numpy.typing import NDArray
 
-from sklearn_charlstm._device import Compute, on_device, reproducibly
+from sklearn_charlstm._device import (
+    Compute,
+    n_devices,
+    nth_gpu,
+    on_device,
+    reproducibly,
+)
 from sklearn_charlstm._networks import MAX_LOGITS, Levels, Model, Networks
 from sklearn_charlstm._prefixes import Level, PrefixTree
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
@@ -107,7 +113,8 @@ def text_log_likelihood(
         What the texts are encoded with: the common alphabet.
     compute : Compute
     n_jobs : int or None
-        Threads, where there is more to read than little.
+        Threads, where there is more to read than little: models by turns, or, where
+        there are several GPUs, texts.
 
     Returns
     -------
@@ -116,8 +123,25 @@ def text_log_likelihood(
     """
     rows, number = distinct_texts(encoded)
     distinct = encoded.take(rows)
-    with in_threads(n_jobs, len(models), len(distinct.ids)) as each:
-        scores = distinct_log_likelihood(models, distinct, vocabulary, compute, each)
+    n_gpus = n_devices(compute.device)
+    if n_gpus > 1:
+        n_gpus = min(n_gpus, effective_n_jobs(n_jobs), len(rows))
+
+    def read_on(gpu: int) -> _Scores:
+        # Texts of all lengths.
+        texts = distinct.take(np.arange(gpu, len(rows), n_gpus))
+        with nth_gpu(gpu):
+            return distinct_log_likelihood(models, texts, vocabulary, compute, map)
+
+    with in_threads(n_jobs, max(len(models), n_gpus), len(distinct.ids)) as each:
+        if n_gpus > 1:
+            scores = np.empty((len(rows), len(models)))
+            for gpu, of_gpu in enumerate(each(read_on, range(n_gpus))):
+                scores[gpu::n_gpus] = of_gpu
+        else:
+            scores = distinct_log_likelihood(
+                models, distinct, vocabulary, compute, each
+            )
     return scores[number]
 
 

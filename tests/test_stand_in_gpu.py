@@ -4,7 +4,7 @@ It tells nothing of the speed and the roundings of a GPU, but where there is non
 tells whether all that is computed together is in one place.
 """
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from sklearn_charlstm import (
     CharLSTMLanguageModel,
     _module,
     _networks,
+    _scoring,
 )
 from sklearn_charlstm._module import CharLSTM
 from sklearn_charlstm._replay import Replayed
@@ -179,6 +180,43 @@ def test_a_classifier_is_used(clf, stand_in, use):
     clf.set_params(device="cuda")
     with stand_in:
         assert_same(use(clf), expected)
+
+
+@pytest.mark.parametrize(
+    ("device", "n_jobs", "n_texts"),
+    [
+        ("cuda", 2, [4, 4]),
+        ("cuda", 3, [3, 3, 2]),
+        ("cuda", 9, [3, 3, 2]),
+        ("cuda", 1, [8]),
+        ("cuda:1", 2, [8]),
+    ],
+)
+def test_gpus_share_the_texts(clf, stand_in, monkeypatch, device, n_jobs, n_texts):
+    X = [*LONG, "", "the cat", "le chat", "le", "chat", "le", "a dog"]
+    expected = clf.predict_proba(X)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    gpus, read = [], []
+
+    @contextmanager
+    def on_gpu(number):
+        if isinstance(number, int):
+            gpus.append(number)
+        yield
+
+    monkeypatch.setattr(torch.cuda, "device", on_gpu)
+    distinct = _scoring.distinct_log_likelihood
+
+    def watch(models, texts, *args):
+        read.append(len(texts.lengths))
+        return distinct(models, texts, *args)
+
+    monkeypatch.setattr(_scoring, "distinct_log_likelihood", watch)
+    with stand_in:
+        found = clf.set_params(device=device, n_jobs=n_jobs).predict_proba(X)
+    assert_same(found, expected)
+    assert gpus == ([*range(len(n_texts))] if len(n_texts) > 1 else [])
+    assert read == n_texts
 
 
 @pytest.mark.parametrize(
