@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 __all__ = ["Level", "PrefixTree"]
 
+# One text of so many that shares its history is not worth looking for.
+FEW_SHARE = 64
+
 _Ints = NDArray[np.int64]
 
 
@@ -57,8 +60,8 @@ class PrefixTree:
     Attributes
     ----------
     are_apart : bool
-        Whether no two texts, of those that are long enough, have a history in common:
-        there is nothing more to share.
+        Whether hardly two texts, of those that are long enough, have a history in
+        common: there is little more to share, and each text has its own.
     """
 
     def __init__(
@@ -78,21 +81,22 @@ class PrefixTree:
         self.are_apart = len(starts) == 1
 
     def next_level(self) -> Level:
-        """Read one more token of the texts that have one."""
+        """Read one more token of the texts that have one, until all are apart."""
         n_texts = int(np.count_nonzero(self._lengths > self._length))
         tokens = self._token_at(self._starts[:n_texts] + self._length)
         self._length += 1
-        each = np.arange(n_texts)
+        prefixes = self._prefix[:n_texts]
+        first, history = _distinct(prefixes)
+        self.are_apart = len(first) >= n_texts - n_texts // FEW_SHARE
         if self.are_apart:
-            level = Level(each, self._last[:n_texts], each, tokens, each)
+            # From here on text i is history i is prefix i.
+            each = np.arange(n_texts)
+            level = Level(
+                self._history[prefixes], self._last[prefixes], each, tokens, each
+            )
         else:
-            used, history = np.unique(self._prefix[:n_texts], return_inverse=True)
-            pairs = history * self._n_ids + tokens
-            _, first, prefix = np.unique(pairs, return_index=True, return_inverse=True)
-            if len(first) == n_texts:
-                first = prefix = each
-                # From here on text i is history i is prefix i.
-                self.are_apart = np.array_equal(history, each)
+            used = prefixes[first]
+            first, prefix = _distinct(history * self._n_ids + tokens)
             level = Level(
                 self._history[used],
                 self._last[used],
@@ -103,3 +107,16 @@ class PrefixTree:
         self._prefix, self._last = level.prefix, level.targets
         self._history = level.history
         return level
+
+
+def _distinct(numbers: _Ints) -> tuple[_Ints, _Ints]:
+    """Return where each distinct number is first, the smallest first, and which it is.
+
+    As `np.unique` does, which sorts them: texts of one length are in order.
+    """
+    steps = np.diff(numbers)
+    if np.any(steps < 0):
+        _, first, which = np.unique(numbers, return_index=True, return_inverse=True)
+        return first, which
+    is_first = np.append(True, steps > 0)
+    return np.flatnonzero(is_first), np.cumsum(is_first) - 1

@@ -301,13 +301,12 @@ def distinct_texts(
     of the rows.
     """
     keys = encoded.bytes_of(slice(None))
-    row = {key: row for row, key in enumerate(keys)}
-    number = {
-        key: number
-        for number, key in enumerate(sorted(row, key=lambda key: (-len(key), key)))
-    }
-    rows = np.array([row[key] for key in number], dtype=np.int64)
-    return rows, np.array([number[key] for key in keys], dtype=np.int64)
+    row = dict(zip(keys, range(len(keys)), strict=True))
+    # First by the bytes: pairs of length and bytes would be compared much more slowly.
+    ordered = sorted(sorted(row), key=len, reverse=True)
+    number = dict(zip(ordered, range(len(ordered)), strict=True))
+    rows = np.fromiter(map(row.__getitem__, ordered), np.int64, len(ordered))
+    return rows, np.fromiter(map(number.__getitem__, keys), np.int64, len(keys))
 
 
 def _parts(
@@ -375,6 +374,8 @@ def _parts(
 
 def _padded(scores: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
     """Put scores, of shape (n_models, n_tokens), where the tokens are, among zeros."""
+    if scores.shape[1] == inside.numel():
+        return scores.unflatten(1, inside.shape)
     padded = scores.new_zeros(len(scores), *inside.shape)
     return padded.masked_scatter_(inside.to(scores.device), scores)
 

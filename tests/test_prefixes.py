@@ -56,3 +56,11 @@ def test_texts_that_part_stay_apart():
 def test_one_text_is_apart_at_once():
     _, [(_, _, are_apart), _] = read([(0, 0)])
     assert are_apart
+
+
+@pytest.mark.parametrize(("n_alone", "is_apart"), [(61, False), (62, True)])
+def test_few_that_share_are_apart(n_alone, is_apart):
+    alone = [(0, number // 8, number % 8, 0) for number in range(n_alone)]
+    _, levels = read([*alone, (1, 1, 1, 1), (1, 1, 1, 2)])
+    assert [are_apart for *_, are_apart in levels] == [False, False, False, is_apart]
+    assert len(levels[-1][0]) == n_alone + 1 + is_apart
