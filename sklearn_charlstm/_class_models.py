@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -34,7 +35,7 @@ from sklearn_charlstm._joint_batches import LabelledTexts
 from sklearn_charlstm._language_model import CharLSTMLanguageModel
 from sklearn_charlstm._model_training import resolve_hidden_size
 from sklearn_charlstm._module import Weights
-from sklearn_charlstm._parallel import n_processes, run
+from sklearn_charlstm._parallel import dealt, gathered, n_processes, run
 from sklearn_charlstm._progress import progress_line
 from sklearn_charlstm._stacked import can_stack, pays_on, train_stacked
 from sklearn_charlstm._stacked_joint import train_jointly_stacked
@@ -69,25 +70,60 @@ def _train_jointly(
     return [train_jointly(job, **how) for job in jobs]
 
 
-def _evidence_of_fold(
-    clf: ClassModelsMixin,
+def _by_class(
+    sequences: list[Sequence[Hashable]],
+    class_index: NDArray[np.intp],
+    sample_weight: NDArray[Any],
+    n_classes: int,
+) -> Iterator[tuple[list[Sequence[Hashable]], NDArray[Any]]]:
+    """Yield the texts of each class, and their weights."""
+    for k in range(n_classes):
+        rows = np.flatnonzero(class_index == k)
+        yield [sequences[row] for row in rows], sample_weight[rows]
+
+
+def _evidence_of_folds(
+    classifiers: Sequence[ClassModelsMixin],
     classes: NDArray[Any],
-    training: Fold,
-    held_out: Fold,
+    parts: Sequence[tuple[Fold, Fold]],
+    epochs: int,
     report: Callable[[int, float], None] | None,
-) -> Evidence:
-    clf._start(classes, training.sequences, training.class_index)
-    clf._train(*training, one_pass=False)
-    clf._refine(*training, n_folds=0)
-    evidence = held_out_evidence(
-        clf.language_models_,
-        clf.vocabulary_,
-        held_out,
-        np.random.default_rng(clf.random_state),
-        whole=clf.boundaries,
+) -> list[Evidence]:
+    """Train classifiers side by side, each without a part of the text, and score it."""
+    first = classifiers[0]
+    texts: list[tuple[list[Sequence[Hashable]], NDArray[Any]]] = []
+    for clf, (training, _) in zip(classifiers, parts, strict=True):
+        clf._start(classes, training.sequences, training.class_index)
+        texts += _by_class(*training, len(classes))
+    models = iter(
+        first._train_models(
+            [model for clf in classifiers for model in clf.language_models_],
+            texts,
+            [*classes] * len(parts),
+            one_pass=False,
+        )
     )
-    if report is not None:
-        report(1, EvidenceWeight().cross_entropy(evidence))
+    jobs: list[JointJob] = []
+    for clf, (training, _) in zip(classifiers, parts, strict=True):
+        clf.language_models_ = [*islice(models, len(classes))]
+        if epochs:
+            jobs += clf._joint_jobs(*training, epochs, [None])
+    if jobs:
+        trained = _train_jointly(jobs, **first._how_jointly())
+        for clf, of_clf in zip(classifiers, trained, strict=True):
+            clf._take_joint_training([of_clf])
+    evidence = []
+    for clf, (_, held_out) in zip(classifiers, parts, strict=True):
+        of_part = held_out_evidence(
+            clf.language_models_,
+            clf.vocabulary_,
+            held_out,
+            np.random.default_rng(clf.random_state),
+            whole=clf.boundaries,
+        )
+        if report is not None:
+            report(1, EvidenceWeight().cross_entropy(of_part))
+        evidence.append(of_part)
     return evidence
 
 
@@ -193,11 +229,10 @@ class ClassModelsMixin(BaseEstimator):
         *,
         one_pass: bool,
     ) -> None:
-        rows = [np.flatnonzero(class_index == k) for k in range(len(self.classes_))]
+        data = (sequences, class_index, sample_weight)
         models = self._train_models(
             self.language_models_ if one_pass else self._generative_models,
-            [[sequences[row] for row in rows_of_class] for rows_of_class in rows],
-            [sample_weight[rows_of_class] for rows_of_class in rows],
+            list(_by_class(*data, len(self.classes_))),
             self.classes_,
             one_pass=one_pass,
         )
@@ -217,8 +252,7 @@ class ClassModelsMixin(BaseEstimator):
         """
         models = self.language_models_
         data = (sequences, class_index, sample_weight)
-        compute = resolve_compute(self.device, self.precision)
-        device = compute.device
+        device = resolve_compute(self.device, self.precision).device
         epochs = self.discriminative_epochs
         if epochs == "auto":
             n_tokens = sum(len(sequence) + self.boundaries for sequence in sequences)
@@ -237,52 +271,60 @@ class ClassModelsMixin(BaseEstimator):
             step="step",
         ) as [*of_networks, of_fold]:
             joint = self._joint_jobs(*data, epochs, of_networks) if epochs else []
-            in_one_step = pays_on(device) and self.num_layers == 1
-            n_groups = len(joint)
-            if in_one_step:
-                n_groups = min(n_groups, n_devices(device), n_processes(self.n_jobs))
-            groups = [range(number, len(joint), n_groups) for number in range(n_groups)]
+            how = self._how_jointly()
+            n_groups = len(joint), len(parts)
+            if how["in_one_step"]:
+                n_at_once = min(n_devices(device), n_processes(self.n_jobs))
+                n_groups = min(len(joint), n_at_once), min(len(parts), n_at_once)
+            joint_groups = dealt(joint, n_groups[0])
             of_groups = [
-                delayed(_train_jointly)(
-                    [joint[number] for number in numbers],
-                    in_one_step=in_one_step,
-                    lr=self.lr,
-                    weight_decay=self.weight_decay,
-                    compute=compute,
-                )
-                for numbers in groups
-            ]
-            held_out = [
-                delayed(_evidence_of_fold)(
-                    self._to_calibrate(epochs), self.classes_, *part, of_fold
-                )
-                for part in parts
+                delayed(_train_jointly)(group, **how) for group in joint_groups
             ]
             what = [
-                f"the joint training of {', '.join(networks[n] for n in numbers)}"
-                for numbers in groups
+                f"the joint training of {', '.join(group)}"
+                for group in dealt(networks, n_groups[0])
             ]
-            what += ["the calibration"] * len(held_out)
-            results = run(what, of_groups + held_out, self.n_jobs, device)
+            for group in dealt(parts, n_groups[1]):
+                classifiers = [self._to_calibrate(epochs) for _ in group]
+                of_groups.append(
+                    delayed(_evidence_of_folds)(
+                        classifiers, self.classes_, group, epochs, of_fold
+                    )
+                )
+                what.append("the calibration")
+            results = run(what, of_groups, self.n_jobs, device)
         self.discriminative_loss_curve_ = np.empty(0)
         self.evidence_weight_ = EvidenceWeight()
         if joint:
-            trained = [
-                results[number % n_groups][number // n_groups]
-                for number in range(len(joint))
-            ]
-            weights, self.discriminative_loss_curve_ = join_models(trained)
-            self.language_models_ = [
-                model._with_weights(weights_of_model)
-                for model, weights_of_model in zip(models, weights, strict=True)
-            ]
+            self._take_joint_training(gathered(results[: n_groups[0]]))
         if parts:
             self.evidence_weight_ = EvidenceWeight.fitted(
-                Evidence.joined(results[n_groups:])
+                Evidence.joined(gathered(results[n_groups[0] :]))
             )
         # With warm_start the training of each model goes on from where it stopped, as
         # if there had been no joint training.
         self._generative_models = models if self.warm_start else self.language_models_
+
+    def _how_jointly(self) -> dict[str, Any]:
+        """Return what the joint training of all networks has in common."""
+        compute = resolve_compute(self.device, self.precision)
+        return {
+            "in_one_step": pays_on(compute.device) and self.num_layers == 1,
+            "lr": self.lr,
+            "weight_decay": self.weight_decay,
+            "compute": compute,
+        }
+
+    def _take_joint_training(
+        self, trained: Sequence[tuple[list[Weights], list[float]]]
+    ) -> None:
+        weights, self.discriminative_loss_curve_ = join_models(trained)
+        self.language_models_ = [
+            model._with_weights(weights_of_model)
+            for model, weights_of_model in zip(
+                self.language_models_, weights, strict=True
+            )
+        ]
 
     def _joint_jobs(
         self,
@@ -348,13 +390,12 @@ class ClassModelsMixin(BaseEstimator):
     def _train_models(
         self,
         models: list[CharLSTMLanguageModel],
-        sequences: list[list[Sequence[Hashable]]],
-        sample_weight: list[NDArray[Any]],
+        texts: Sequence[tuple[list[Sequence[Hashable]], NDArray[Any]]],
         labels: Iterable[Any],
         *,
         one_pass: bool,
     ) -> list[CharLSTMLanguageModel]:
-        """Train copies of the models side by side, each on texts of its own."""
+        """Train copies of the models side by side, each on texts and weights."""
         models = self._with_current_params(models)
         for model in models:
             model._check_same_networks()
@@ -368,8 +409,8 @@ class ClassModelsMixin(BaseEstimator):
             ]
 
             def encoded() -> Iterator[tuple[EncodedTexts, NDArray[Any]]]:
-                for k, model in enumerate(models):
-                    yield model.vocabulary_.encode(sequences[k]), sample_weight[k]
+                for model, (sequences, weights) in zip(models, texts, strict=True):
+                    yield model.vocabulary_.encode(sequences), weights
 
             trained = None
             if not one_pass:
@@ -416,7 +457,7 @@ class ClassModelsMixin(BaseEstimator):
         if not can_stack(jobs):
             return None
         n_groups = min(len(jobs), n_devices(compute.device), n_processes(self.n_jobs))
-        groups = [jobs[number::n_groups] for number in range(n_groups)]
+        groups = dealt(jobs, n_groups)
         of_groups = run(
             [f"{group[0].name} and {len(group) - 1} more" for group in groups],
             [
@@ -429,6 +470,6 @@ class ClassModelsMixin(BaseEstimator):
             compute.device,
         )
         return [
-            model._trained(of_groups[k % n_groups][k // n_groups], compute)
-            for k, model in enumerate(models)
+            model._trained(of_model, compute)
+            for model, of_model in zip(models, gathered(of_groups), strict=True)
         ]

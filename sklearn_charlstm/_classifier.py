@@ -482,8 +482,7 @@ class CharLMLanguageClassifier(
                     self.language_models_[0].hidden_size_,
                 )
             ],
-            [sequences],
-            [weights],
+            [(sequences, weights)],
             [label],
             one_pass=False,
         )

@@ -5,7 +5,7 @@
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from joblib import effective_n_jobs
@@ -15,7 +15,9 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from sklearn_charlstm._device import n_devices, nth_gpu
 
-__all__ = ["n_processes", "run"]
+__all__ = ["dealt", "gathered", "n_processes", "run"]
+
+_Item = TypeVar("_Item")
 
 
 def n_processes(n_jobs: int | None) -> int:
@@ -42,6 +44,17 @@ def _numbered(
             # torch keeps what was freed, and other processes want it.
             torch.cuda.empty_cache()
         return number, result
+
+
+def dealt(items: Sequence[_Item], n_groups: int) -> list[Sequence[_Item]]:
+    """Deal items to groups by turns."""
+    return [items[number::n_groups] for number in range(n_groups)]
+
+
+def gathered(groups: Sequence[Sequence[_Item]]) -> list[_Item]:
+    """Return the items of `dealt` groups in their order."""
+    n_items = sum(map(len, groups))
+    return [groups[k % len(groups)][k // len(groups)] for k in range(n_items)]
 
 
 def run(

@@ -29,6 +29,7 @@ from sklearn_charlstm._stack import (
     stacked,
     unstacked,
 )
+from sklearn_charlstm._vocabulary import Vocabulary
 from sklearn_charlstm._windows import IGNORE
 
 __all__ = ["train_jointly_stacked"]
@@ -101,20 +102,8 @@ class _Training:
         self._at_once = min(at_once, len(jobs) * n_groups)
         self._now = self._all.like(self._at_once * self._size)
         self._sums = torch.zeros(self._at_once, device=device)
-        # What the ids in common are to each class, and to nobody.
-        inputs, targets, log_sizes = [], [], []
-        for vocabulary in [*jobs[0].vocabularies, batches.vocabulary]:
-            ids = vocabulary.ids_from(batches.vocabulary)
-            inputs.append(vocabulary.as_inputs(ids))
-            # The others are no targets.
-            targets.append(np.minimum(ids, vocabulary.n_outputs - 1))
-            sizes = vocabulary.output_sizes[targets[-1]]
-            log_sizes.append(np.log(sizes).astype(np.float32))
-        inputs[-1], targets[-1] = inputs[-1] * 0, targets[-1] * 0
-        self._alphabets = [
-            torch.from_numpy(np.stack(of_classes)).to(device)
-            for of_classes in (inputs, targets, log_sizes)
-        ]
+        alphabets, self._rows_of_jobs = _alphabets(jobs)
+        self._alphabets = [torch.from_numpy(table).to(device) for table in alphabets]
 
     def epoch(self, step: Replayed) -> list[float]:
         """Train all for an epoch, and return the mean loss of each job."""
@@ -155,11 +144,12 @@ class _Training:
         rows = np.where(
             is_member, numbers[:, None] * n_classes + classes, len(self._networks)
         )
-        of_rows, of_classes, member = (
+        rows_of_alphabets = self._rows_of_jobs[numbers[:, None], classes]
+        of_rows, of_alphabets, member = (
             torch.from_numpy(array).to(device)
-            for array in (rows.ravel(), classes.ravel(), is_member)
+            for array in (rows.ravel(), rows_of_alphabets.ravel(), is_member)
         )
-        alphabets = [table.index_select(0, of_classes) for table in self._alphabets]
+        alphabets = [table.index_select(0, of_alphabets) for table in self._alphabets]
         self._now.load(self._all, of_rows)
         self._sums.zero_()
         generators = [torch.Generator(device) for _ in groups]
@@ -251,6 +241,45 @@ def _first_state(networks: Sequence[Weights]) -> StackState:
     nothing = {name: np.zeros_like(values) for name, values in weights.items()}
     none = np.zeros(len(networks) + 1)
     return StackState(weights, weights, nothing, nothing, none, none)
+
+
+def _alphabets(
+    jobs: Sequence[JointJob],
+) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
+    """Return what the ids that the classes of a job have in common are to each class.
+
+    Returns
+    -------
+    tables : list of three ndarrays of shape (n_alphabets, n_ids)
+        Inputs, targets and logarithms of the sizes of the targets. The last row is of
+        nobody, and where there are fewer ids the rest is of no account.
+    rows : ndarray of shape (n_jobs, n_classes + 1)
+        Which alphabet each class has, and nobody.
+    """
+    n_classes = len(jobs[0].vocabularies)
+    # The networks of one classifier have the same.
+    first_row: dict[int, int] = {}
+    alphabets: list[tuple[Vocabulary, Vocabulary]] = []
+    for job in jobs:
+        if id(job.vocabularies) not in first_row:
+            first_row[id(job.vocabularies)] = len(alphabets)
+            common = job.batches.vocabulary
+            alphabets += [(vocabulary, common) for vocabulary in job.vocabularies]
+    n_ids = max(common.n_inputs for _, common in alphabets)
+    shape = len(alphabets) + 1, n_ids
+    inputs, targets = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    log_sizes = np.zeros(shape, np.float32)
+    for row, (vocabulary, common) in enumerate(alphabets):
+        ids = vocabulary.ids_from(common)
+        inputs[row, : len(ids)] = vocabulary.as_inputs(ids)
+        # The others are no targets.
+        of_outputs = np.minimum(ids, vocabulary.n_outputs - 1)
+        targets[row, : len(ids)] = of_outputs
+        log_sizes[row, : len(ids)] = np.log(vocabulary.output_sizes[of_outputs])
+    first_rows = np.array([first_row[id(job.vocabularies)] for job in jobs])
+    rows = first_rows[:, None] + np.arange(n_classes + 1)
+    rows[:, -1] = len(alphabets)
+    return [inputs, targets, log_sizes], rows
 
 
 def _numbered(batches: GroupBatches) -> Iterator[Any]:

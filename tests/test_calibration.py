@@ -249,13 +249,13 @@ def test_models_without_a_part_are_trained_like_the_others(
     tiny, texts, labels, monkeypatch
 ):
     classifiers = []
-    evidence_of_fold = _class_models._evidence_of_fold
+    evidence_of_folds = _class_models._evidence_of_folds
 
-    def watch(clf, *args):
-        classifiers.append(clf)
-        return evidence_of_fold(clf, *args)
+    def watch(of_folds, *args):
+        classifiers.extend(of_folds)
+        return evidence_of_folds(of_folds, *args)
 
-    monkeypatch.setattr(_class_models, "_evidence_of_fold", watch)
+    monkeypatch.setattr(_class_models, "_evidence_of_folds", watch)
     tiny.update(n_networks=2, epochs=20, lr=1e-30)
     tiny.update(early_stopping=True, n_iter_no_change=1)
     clf = CharLMLanguageClassifier(**tiny).fit(texts, labels)

@@ -243,8 +243,8 @@ def test_classifier_is_the_same(clf, monkeypatch):
         lambda jobs, **how: n_stacked.append(len(jobs)) or train_stacked(jobs, **how),
     )
     clf.fit(X, Y)
-    # And the models of the two folds.
-    assert n_stacked == [3, 3, 3]
+    # And the models of both folds.
+    assert n_stacked == [3, 6]
     np.testing.assert_allclose(clf.log_likelihood(X), expected, rtol=1e-4)
     np.testing.assert_allclose(clf.loss_curve_, loss_curve, rtol=1e-5)
     assert clf.device_ == "cpu"

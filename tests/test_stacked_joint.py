@@ -19,6 +19,7 @@ from sklearn_charlstm._discriminative import (
     train_jointly,
 )
 from sklearn_charlstm._joint_batches import LabelledTexts
+from sklearn_charlstm._parallel import run
 from sklearn_charlstm._stacked_joint import train_jointly_stacked
 from sklearn_charlstm._training import initial_state
 from sklearn_charlstm._vocabulary import Vocabulary
@@ -171,10 +172,62 @@ def test_classifier_is_the_same(tiny, monkeypatch):
         ),
     )
     clf = CharLMLanguageClassifier(**tiny).fit(X, y)
-    assert n_stacked == [2, 1, 1]
+    # Both networks, and those of both folds.
+    assert n_stacked == [2, 2]
     np.testing.assert_allclose(
         clf.log_likelihood(X), expected.log_likelihood(X), rtol=1e-4
     )
     np.testing.assert_allclose(
         clf.discriminative_loss_curve_, expected.discriminative_loss_curve_, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("epochs", [0, 2])
+@pytest.mark.parametrize(("n_processes", "n_at_once"), [(1, [3]), (2, [2, 1])])
+def test_folds_are_trained_side_by_side(
+    tiny, monkeypatch, epochs, n_processes, n_at_once
+):
+    tiny.update(discriminative_epochs=epochs, calibration_folds=3, n_networks=1)
+    # Each part has characters that the others do not have.
+    X = ["abcdefgh the cat", "ijklmnop the dog", "qrstuvwx the fox", "12345678"]
+    X += ["äöüß the hund", "éèà the chat", "ñ the gato und das auto"]
+    y = ["en", "en", "en", "de", "de", "de", "de"]
+    evidence, vocabularies = [], []
+    held_out_evidence = _class_models.held_out_evidence
+
+    def watch(models, vocabulary, *args, **kwargs):
+        evidence.append(held_out_evidence(models, vocabulary, *args, **kwargs))
+        vocabularies.append(set(vocabulary))
+        return evidence[-1]
+
+    monkeypatch.setattr(_class_models, "held_out_evidence", watch)
+    clf = CharLMLanguageClassifier(**tiny).fit(X, y)
+    expected, evidence[:] = evidence[:], []
+    weight = clf.evidence_weight_
+    monkeypatch.setattr(_stacked, "_DEVICES", ("cpu",))
+    # As if there were several devices; one after the other, so that this is seen.
+    monkeypatch.setattr(_class_models, "n_devices", lambda device: n_processes)
+    monkeypatch.setattr(_class_models, "n_processes", lambda n_jobs: n_processes)
+    monkeypatch.setattr(
+        _class_models, "run", lambda names, jobs, *_: run(names, jobs, 1, CPU.device)
+    )
+    of_groups = []
+    evidence_of_folds = _class_models._evidence_of_folds
+
+    def note(classifiers, *args):
+        of_groups.append(len(classifiers))
+        return evidence_of_folds(classifiers, *args)
+
+    monkeypatch.setattr(_class_models, "_evidence_of_folds", note)
+    clf.fit(X, y)
+    assert of_groups == n_at_once
+    assert len(expected) == len(evidence) == 3
+    assert len(set(map(len, vocabularies))) > 1
+    # Dealt by turns.
+    order = [0, 1, 2] if len(n_at_once) == 1 else [0, 2, 1]
+    for number, found in zip(order, evidence, strict=True):
+        for values, wanted in zip(found, expected[number], strict=True):
+            np.testing.assert_allclose(values, wanted, rtol=1e-4)
+    np.testing.assert_allclose(
+        clf.evidence_weight_([1, 5, 20]), weight([1, 5, 20]), rtol=1e-3
     )
