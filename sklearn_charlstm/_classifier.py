@@ -136,9 +136,9 @@ class CharLMLanguageClassifier(
         'auto' (CUDA, else MPS, else CPU), 'cpu', 'cuda', 'cuda:1' or 'mps'.
     precision : {'float32', 'bfloat16', 'auto'}, default='float32'
         'bfloat16' multiplies matrices with 8 significant bits, in training and in
-        scoring; weights and sums stay float32. 'auto' does so where the device has
-        units for it: processors with AMX, GPUs since Ampere. An x86 processor
-        without AVX-512 cannot train so.
+        scoring; weights and sums stay float32. 'auto' does so on processors with AMX;
+        a GPU may be asked to where networks are wide. An x86 processor without
+        AVX-512 cannot train so.
     n_jobs : int, default=None
         Models trained at the same time, and in prediction scoring at the same time,
         each on one core. None means 1 unless in a :obj:`joblib.parallel_config`

@@ -87,7 +87,7 @@ def resolve_compute(device: str, precision: str) -> Compute:
     device : str
         'auto' (CUDA, else MPS, else CPU) or the name of a torch device.
     precision : {'float32', 'bfloat16', 'auto'}
-        'auto': bfloat16 where the device has units that multiply in it.
+        'auto': bfloat16 on processors with AMX.
 
     Returns
     -------
@@ -100,18 +100,11 @@ def resolve_compute(device: str, precision: str) -> Compute:
     """
     where = _resolve_device(device)
     if precision == "auto":
-        precision = "bfloat16" if _multiplies_bfloat16(where) else "float32"
+        # AVX-512 BF16 alone pays on some processors and takes longer on others, a GPU
+        # gains by it with wide networks only.
+        pays = where.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16")
+        precision = "bfloat16" if pays else "float32"
     return Compute(where, DTYPES[precision])
-
-
-def _multiplies_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        # AVX-512 BF16 alone pays on some processors and takes longer on others.
-        return bool(torch.cpu.get_capabilities().get("amx_bf16"))
-    return False
 
 
 def _resolve_device(device: str) -> torch.device:

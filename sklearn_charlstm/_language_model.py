@@ -117,9 +117,9 @@ class CharLSTMLanguageModel(
         'auto' (CUDA, else MPS, else CPU), 'cpu', 'cuda', 'cuda:1' or 'mps'.
     precision : {'float32', 'bfloat16', 'auto'}, default='float32'
         'bfloat16' multiplies matrices with 8 significant bits, in training and in
-        scoring; weights and sums stay float32. 'auto' does so where the device has
-        units for it: processors with AMX, GPUs since Ampere. An x86 processor
-        without AVX-512 cannot train so.
+        scoring; weights and sums stay float32. 'auto' does so on processors with AMX;
+        a GPU may be asked to where networks are wide. An x86 processor without
+        AVX-512 cannot train so.
     random_state : int, RandomState instance or None, default=None
         Seed of weights, windows, dropout and validation texts. An int gives the same
         model in every `fit` on the same machine.

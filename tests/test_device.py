@@ -1,5 +1,5 @@
 import threading
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -103,16 +103,14 @@ def test_threads_stay_on_the_current_gpu(monkeypatch):
         assert list(each(lambda _: current.gpu, range(4))) == [1] * 4
 
 
-@pytest.mark.parametrize("able", [True, False])
-def test_auto_precision_of_a_gpu(monkeypatch, able):
+def test_auto_precision_of_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert resolve_compute("mps", "auto").precision == "float32"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **kwargs: able)
-    precision = "bfloat16" if able else "float32"
-    assert resolve_compute("cuda:1", "auto").precision == precision
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    for device in ("mps", "cuda:1"):
+        assert resolve_compute(device, "auto").precision == "float32"
+        assert resolve_compute(device, "bfloat16").precision == "bfloat16"
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,6 @@ class StandIn(TorchFunctionMode):
 def stand_in(monkeypatch, lstm_kernels):
     for name, value in {
         "is_available": True,
-        "is_bf16_supported": True,
         "is_initialized": True,
         "device_count": 1,
         "current_device": 0,
