@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._networks import Model, Networks
+from sklearn_charlstm._reading import Map, in_threads, side_by_side
 from sklearn_charlstm._scoring import (
-    Map,
     distinct_log_likelihood,
     distinct_texts,
     followed_log_likelihood,
-    in_threads,
-    side_by_side,
 )
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 

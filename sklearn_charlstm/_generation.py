@@ -15,7 +15,7 @@ from tqdm import tqdm
 from sklearn_charlstm._device import Compute, reproducibly
 from sklearn_charlstm._module import CharLSTM
 from sklearn_charlstm._networks import Model
-from sklearn_charlstm._scoring import MAX_TOKENS
+from sklearn_charlstm._reading import MAX_TOKENS
 
 __all__ = [
     "Choice",

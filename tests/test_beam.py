@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_charlstm import CharLMLanguageClassifier, _beam, _networks, _scoring
+from sklearn_charlstm import CharLMLanguageClassifier, _beam, _networks, _reading
 from sklearn_charlstm._beam import beam_log_likelihood, look
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._module import CharLSTM
-from sklearn_charlstm._scoring import in_threads, text_log_likelihood
+from sklearn_charlstm._reading import in_threads
+from sklearn_charlstm._scoring import text_log_likelihood
 from sklearn_charlstm._vocabulary import Vocabulary
 
 CPU = Compute(torch.device("cpu"), torch.float32)
@@ -80,7 +81,7 @@ def test_a_look_sees_some_tokens_of_the_history(
 ):
     monkeypatch.setattr(_beam, "MAX_TOKENS", max_tokens)
     monkeypatch.setattr(_networks, "MAX_LOGITS", max_logits)
-    monkeypatch.setattr(_scoring, "MIN_TOKENS", min_tokens)
+    monkeypatch.setattr(_reading, "MIN_TOKENS", min_tokens)
     found = looked(models, texts, common, n_history, n_jobs)
     expected = [
         [look_alone(model, common, text, n_history) for model in models]
@@ -120,7 +121,7 @@ def test_memory_of_models_side_by_side_is_bounded(models, common, monkeypatch):
     [(n_models, n_windows)] = sizes
     assert n_models == 4
     # Two networks of five units each for two models.
-    monkeypatch.setattr(_scoring, "MAX_STATES", 2 * n_windows * 2 * 5)
+    monkeypatch.setattr(_reading, "MAX_STATES", 2 * n_windows * 2 * 5)
     looked(models, TEXTS, common)
     assert sizes[1:] == [(2, n_windows)] * 2
 
@@ -128,7 +129,7 @@ def test_memory_of_models_side_by_side_is_bounded(models, common, monkeypatch):
 @pytest.mark.parametrize("min_tokens", [0, 2**11])
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_all_within_a_wide_beam(models, common, monkeypatch, n_jobs, min_tokens):
-    monkeypatch.setattr(_scoring, "MIN_TOKENS", min_tokens)
+    monkeypatch.setattr(_reading, "MIN_TOKENS", min_tokens)
     encoded = common.encode(TEXTS)
     offsets = np.zeros((len(TEXTS), len(models)))
     found = beam_log_likelihood(

@@ -14,7 +14,7 @@ from sklearn_charlstm._device import (
     seeded,
 )
 from sklearn_charlstm._parallel import run
-from sklearn_charlstm._scoring import MIN_TOKENS, in_threads
+from sklearn_charlstm._reading import MIN_TOKENS, in_threads
 
 cpu = torch.device("cpu")
 
@@ -93,7 +93,7 @@ def test_a_processor_without_bfloat16(monkeypatch, tiny, texts, labels):
 
 def test_threads_stay_on_the_current_gpu(monkeypatch):
     current = threading.local()
-    monkeypatch.setattr("sklearn_charlstm._scoring.cpu_count", lambda: 2)
+    monkeypatch.setattr("sklearn_charlstm._reading.cpu_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     monkeypatch.setattr(

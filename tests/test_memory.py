@@ -7,7 +7,7 @@ from sklearn_charlstm import (
     CharLMLanguageClassifier,
     _joint_batches,
     _model_training,
-    _scoring,
+    _reading,
 )
 
 
@@ -58,6 +58,6 @@ def test_fit_takes_less_than_five_bytes_a_character(clf, lines):
 
 @pytest.mark.parametrize("lines", [as_one_line, as_many_lines])
 def test_prediction_takes_less_than_five_bytes_a_character(clf, lines, monkeypatch):
-    monkeypatch.setattr(_scoring, "MAX_TOKENS", 2**10)
+    monkeypatch.setattr(_reading, "MAX_TOKENS", 2**10)
     clf.fit(["abc def", "gh ij"], ["a", "b"])
     assert bytes_per_character(clf.predict_log_proba, lines) < 5

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 
-from sklearn_charlstm import CharLMLanguageClassifier, _scoring
+from sklearn_charlstm import CharLMLanguageClassifier, _reading
 from sklearn_charlstm._analysis import analyze
 from sklearn_charlstm._vocabulary import UNKNOWN_MASS, Vocabulary
 
@@ -111,9 +111,9 @@ def test_what_is_scored_together_does_not_matter(
     together = clf.log_likelihood(X + others)[: len(X)]
     np.testing.assert_allclose(together, alone, rtol=1e-5)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_scoring, "MAX_TOKENS", max_tokens)
-        patch.setattr(_scoring, "MAX_STEPS", max_steps)
-        patch.setattr(_scoring, "MIN_STEPS", min_steps)
+        patch.setattr(_reading, "MAX_TOKENS", max_tokens)
+        patch.setattr(_reading, "MAX_STEPS", max_steps)
+        patch.setattr(_reading, "MIN_STEPS", min_steps)
         in_pieces = clf.log_likelihood(X)
         turned = clf.log_likelihood([*X[::-1], *X])
     np.testing.assert_allclose(in_pieces, alone, rtol=1e-5)

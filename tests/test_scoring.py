@@ -4,14 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_charlstm import _networks, _scoring
+from sklearn_charlstm import _networks, _reading
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._module import CharLSTM
-from sklearn_charlstm._scoring import (
-    side_by_side,
-    text_log_likelihood,
-    token_log_likelihood,
-)
+from sklearn_charlstm._reading import side_by_side
+from sklearn_charlstm._scoring import text_log_likelihood, token_log_likelihood
 from sklearn_charlstm._vocabulary import Vocabulary
 
 # Equal ones, prefixes of others, and long ones that part late.
@@ -65,10 +62,10 @@ def score_alone(model, text):
 def test_batches_and_chunks_change_nothing(
     model, monkeypatch, max_tokens, max_steps, min_steps, few_texts
 ):
-    monkeypatch.setattr(_scoring, "FEW_TEXTS", few_texts)
-    monkeypatch.setattr(_scoring, "MAX_TOKENS", max_tokens)
-    monkeypatch.setattr(_scoring, "MAX_STEPS", max_steps)
-    monkeypatch.setattr(_scoring, "MIN_STEPS", min_steps)
+    monkeypatch.setattr(_reading, "FEW_TEXTS", few_texts)
+    monkeypatch.setattr(_reading, "MAX_TOKENS", max_tokens)
+    monkeypatch.setattr(_reading, "MAX_STEPS", max_steps)
+    monkeypatch.setattr(_reading, "MIN_STEPS", min_steps)
     for text, scores in zip(TEXTS, score(model, TEXTS), strict=True):
         expected = score_alone(model, text) if len(scores) else []
         np.testing.assert_allclose(scores, expected, rtol=1e-5)
@@ -76,7 +73,7 @@ def test_batches_and_chunks_change_nothing(
 
 
 def test_order_of_rows_is_of_no_account_to_the_last_bit(model, monkeypatch):
-    monkeypatch.setattr(_scoring, "MAX_TOKENS", 12)
+    monkeypatch.setattr(_reading, "MAX_TOKENS", 12)
     scores = score(model, TEXTS)
     order = np.random.default_rng(0).permutation(len(TEXTS))
     for row, shuffled in zip(
@@ -109,10 +106,10 @@ def sizes(monkeypatch):
 def test_memory_is_bounded(model, monkeypatch, sizes, max_tokens, max_logits):
     # Two networks, and four outputs or three.
     max_logits -= 128 * (model.vocabulary.n_outputs == 3)
-    monkeypatch.setattr(_scoring, "MAX_TOKENS", max_tokens)
-    monkeypatch.setattr(_scoring, "MAX_LOGITS", max_logits)
-    monkeypatch.setattr(_scoring, "MAX_STEPS", 16)
-    monkeypatch.setattr(_scoring, "MIN_STEPS", 4)
+    monkeypatch.setattr(_reading, "MAX_TOKENS", max_tokens)
+    monkeypatch.setattr(_reading, "MAX_LOGITS", max_logits)
+    monkeypatch.setattr(_reading, "MAX_STEPS", 16)
+    monkeypatch.setattr(_reading, "MIN_STEPS", 4)
     letters = np.random.default_rng(0).choice([*"abc"], size=(40, 100))
     short = ["".join(row[:n]) for row in letters for n in range(10)]
     score(model, ["".join(row) for row in letters] + short)
@@ -128,9 +125,9 @@ def test_memory_is_bounded_where_a_token_takes_much(
     sizes.clear()
     # Not even the logits of one token are fewer than that where it is 1.
     max_logits = max_tokens * 2 * model.vocabulary.n_outputs
-    monkeypatch.setattr(_scoring, "MAX_LOGITS", max_logits - (max_tokens == 1))
-    monkeypatch.setattr(_scoring, "MAX_STEPS", 16)
-    monkeypatch.setattr(_scoring, "MIN_STEPS", min_steps)
+    monkeypatch.setattr(_reading, "MAX_LOGITS", max_logits - (max_tokens == 1))
+    monkeypatch.setattr(_reading, "MAX_STEPS", 16)
+    monkeypatch.setattr(_reading, "MIN_STEPS", min_steps)
     for scores, same in zip(score(model, TEXTS), expected, strict=True):
         np.testing.assert_allclose(scores, same, rtol=1e-5)
     assert max(sizes) == max_tokens
@@ -163,9 +160,9 @@ def test_long_texts_that_part_are_left_to_torch(model, shapes, n_texts):
 
 
 def test_many_texts_are_not_until_few_are_left(model, shapes, monkeypatch):
-    monkeypatch.setattr(_scoring, "FEW_TEXTS", 2)
-    monkeypatch.setattr(_scoring, "MAX_STEPS", 12)
-    monkeypatch.setattr(_scoring, "MIN_STEPS", 8)
+    monkeypatch.setattr(_reading, "FEW_TEXTS", 2)
+    monkeypatch.setattr(_reading, "MAX_STEPS", 12)
+    monkeypatch.setattr(_reading, "MIN_STEPS", 8)
     for n_of_last, n_left in ((60, 0), (10, 46)):
         texts = ["a" * 60, "b" * 60, "c" * n_of_last]
         scores = score(model, texts)
@@ -180,8 +177,8 @@ def test_many_texts_are_not_until_few_are_left(model, shapes, monkeypatch):
 
 
 def test_a_text_may_end_between_two_chunks(model, monkeypatch):
-    monkeypatch.setattr(_scoring, "MAX_STEPS", 3)
-    monkeypatch.setattr(_scoring, "MIN_STEPS", 1)
+    monkeypatch.setattr(_reading, "MAX_STEPS", 3)
+    monkeypatch.setattr(_reading, "MIN_STEPS", 1)
     for n in range(1, 10):
         texts = ["a" * 20, "b" * 15, "c" * n]
         for text, scores in zip(texts, score(model, texts), strict=True):
@@ -218,9 +215,9 @@ def test_threads_change_nothing_and_compute_in_one_thread_each(
         return shared(self, *args)
 
     monkeypatch.setattr(_networks.Networks, "_shared", watch)
-    monkeypatch.setattr(_scoring, "cpu_count", lambda: 3)
-    monkeypatch.setattr(_scoring, "MIN_TOKENS", 0)
-    monkeypatch.setattr(_scoring, "MIN_STEPS", min_steps)
+    monkeypatch.setattr(_reading, "cpu_count", lambda: 3)
+    monkeypatch.setattr(_reading, "MIN_TOKENS", 0)
+    monkeypatch.setattr(_reading, "MIN_STEPS", min_steps)
     encoded = model.vocabulary.encode(TEXTS)
     scores = [
         text_log_likelihood([model] * 3, encoded, model.vocabulary, CPU, n_jobs)
@@ -242,7 +239,7 @@ def test_models_side_by_side_read_as_each_alone(
     random_model, monkeypatch, dtype, output, n_side_by_side, min_steps, boundaries
 ):
     compute = Compute(torch.device("cpu"), dtype)
-    monkeypatch.setattr(_scoring, "MIN_STEPS", min_steps)
+    monkeypatch.setattr(_reading, "MIN_STEPS", min_steps)
     common = Vocabulary(["abcx"], "char", boundaries)
     models = [
         random_model(Vocabulary([letters], "char", boundaries, common), seed, output)
@@ -252,7 +249,7 @@ def test_models_side_by_side_read_as_each_alone(
     alone = [text_log_likelihood([model], encoded, common, compute) for model in models]
     # Two networks of five units each.
     n_states = len(encoded.ids) * 2 * 5
-    monkeypatch.setattr(_scoring, "MAX_STATES", n_side_by_side * n_states)
+    monkeypatch.setattr(_reading, "MAX_STATES", n_side_by_side * n_states)
     groups = side_by_side(models, len(encoded.ids), compute)
     n_models = [len(models[group]) for group in groups]
     assert n_models == ([2, 1] if n_side_by_side == 2 else [3])
@@ -262,7 +259,7 @@ def test_models_side_by_side_read_as_each_alone(
 
 @pytest.mark.parametrize("min_steps", [1, 100])
 def test_bfloat16_is_close(model, monkeypatch, min_steps):
-    monkeypatch.setattr(_scoring, "MIN_STEPS", min_steps)
+    monkeypatch.setattr(_reading, "MIN_STEPS", min_steps)
     encoded = model.vocabulary.encode(TEXTS)
     exact = token_log_likelihood(model, encoded, CPU)
     lower = token_log_likelihood(model, encoded, CPU._replace(dtype=torch.bfloat16))

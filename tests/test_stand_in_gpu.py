@@ -18,6 +18,7 @@ from sklearn_charlstm import (
     CharLSTMLanguageModel,
     _module,
     _networks,
+    _reading,
     _scoring,
 )
 from sklearn_charlstm._module import CharLSTM
@@ -99,6 +100,7 @@ class StandIn(TorchFunctionMode):
 def stand_in(monkeypatch, lstm_kernels):
     for name, value in {
         "is_available": True,
+        "is_bf16_supported": True,
         "is_initialized": True,
         "device_count": 1,
         "current_device": 0,
@@ -195,6 +197,9 @@ def test_gpus_share_the_texts(clf, stand_in, monkeypatch, device, n_jobs, n_text
     X = [*LONG, "", "the cat", "le chat", "le", "chat", "le", "a dog"]
     expected = clf.predict_proba(X)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(_reading, "MIN_TOKENS", 0)
+    # One after the other: the stand-in is that of a thread.
+    monkeypatch.setattr(_reading, "cpu_count", lambda: 1)
     gpus, read = [], []
 
     @contextmanager

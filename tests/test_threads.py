@@ -47,7 +47,7 @@ def as_long_as(future, function):
 
 @pytest.mark.parametrize("n_jobs", [None, 2])
 def test_predict_at_once(tiny, texts, labels, pool, n_jobs, monkeypatch):
-    monkeypatch.setattr("sklearn_charlstm._scoring.MIN_TOKENS", 1)
+    monkeypatch.setattr("sklearn_charlstm._reading.MIN_TOKENS", 1)
     tiny.update(n_networks=2)
     clf = CharLMLanguageClassifier(**tiny).fit(texts, labels).set_params(n_jobs=n_jobs)
     # Other texts in each: what one thread has in hand is wrong for another.

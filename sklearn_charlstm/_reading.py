@@ -1,0 +1,277 @@
+"""Texts read by language models side by side, some tokens at a time."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from joblib import cpu_count, effective_n_jobs
+from numpy.typing import NDArray
+
+from sklearn_charlstm._device import Compute, n_devices, on_device, reproducibly
+from sklearn_charlstm._networks import MAX_LOGITS, Levels, Model, Networks
+from sklearn_charlstm._prefixes import Level, PrefixTree
+from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
+
+__all__ = [
+    "MAX_TOKENS",
+    "Map",
+    "in_threads",
+    "n_gpus_that_read",
+    "read_in_parts",
+    "side_by_side",
+]
+
+# Bounds on memory: texts read side by side, and their tokens before the scores are
+# handed on. On a CPU the states of more texts do not fit into its cache.
+MAX_TEXTS = 2**10
+MAX_TOKENS = 2**14
+MAX_STEPS = 256
+# Times as many texts, tokens and logits on a GPU, which is idle with less, and steps
+# that so many texts are read for at least: few, as it waits for Python in each.
+ON_GPU = 16
+MIN_STEPS_ON_GPU = 16
+
+# So many steps, of few texts with nothing in common, are left to torch's LSTM.
+MIN_STEPS = 32
+FEW_TEXTS = 16
+
+# Fewer tokens are read before threads have started.
+MIN_TOKENS = 2**11
+
+# Where there is little to read, most of the time goes into starting operations, and one
+# for many networks takes little more than one for few. Values of the hidden states that
+# models side by side have, over all tokens that are read together.
+MAX_STATES = 2**19
+MAX_STATES_ON_GPU = 2**28
+
+_Ints = NDArray[np.int64]
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+_ReadBlock = Callable[[Networks], torch.Tensor]
+_Block = tuple[_Ints, NDArray[np.bool_], Iterable[torch.Tensor]]
+
+
+@contextmanager
+def in_threads(n_jobs: int | None, n_models: int, n_tokens: int) -> Iterator[Map]:
+    """Yield a `map` in threads, with torch in one thread in each.
+
+    Parameters
+    ----------
+    n_jobs : int or None
+    n_models : int
+        That read, by themselves or side by side.
+    n_tokens : int
+        Of the texts that they read.
+    """
+    n_threads = 1
+    if n_tokens >= MIN_TOKENS:
+        # joblib reads files to know the number of CPUs.
+        n_threads = min(effective_n_jobs(n_jobs), cpu_count(), n_models)
+    # A thread begins on the first GPU, wherever its caller is.
+    on_gpu: dict[str, Any] = (
+        {
+            "initializer": torch.cuda.set_device,
+            "initargs": [torch.cuda.current_device()],
+        }
+        if torch.cuda.is_initialized()
+        else {}
+    )
+    with reproducibly(), ThreadPoolExecutor(n_threads, **on_gpu) as pool:
+        yield map if n_threads == 1 else pool.map
+
+
+def n_gpus_that_read(
+    compute: Compute, n_jobs: int | None, encoded: EncodedTexts
+) -> int:
+    """Return how many GPUs share texts: one of none too.
+
+    Parameters
+    ----------
+    compute : Compute
+    n_jobs : int or None
+    encoded : EncodedTexts
+    """
+    n_gpus = n_devices(compute.device)
+    if n_gpus == 1 or len(encoded.ids) < MIN_TOKENS:
+        return 1
+    return min(n_gpus, effective_n_jobs(n_jobs), len(encoded.lengths))
+
+
+def side_by_side(
+    models: Sequence[Model], n_tokens: int, compute: Compute
+) -> list[slice]:
+    """Part models of the same arguments into groups that read side by side.
+
+    Parameters
+    ----------
+    models : list of Model
+    n_tokens : int
+        That each reads.
+    compute : Compute
+    """
+    params = models[0].module_params
+    n_of_token = params["n_networks"] * params["hidden_size"]
+    n_tokens = max(1, n_tokens)
+    if compute.device.type != "cpu":
+        # More are read one part after the other.
+        n_at_once = min(n_tokens, ON_GPU * MAX_TOKENS)
+        size = max(1, MAX_STATES_ON_GPU // (n_at_once * n_of_token))
+    elif n_tokens < MIN_TOKENS:
+        size = max(1, MAX_STATES // (n_tokens * n_of_token))
+    else:
+        # Each thread has its models.
+        size = 1
+    return [slice(begin, begin + size) for begin in range(0, len(models), size)]
+
+
+def read_in_parts(
+    models: Sequence[Model],
+    encoded: EncodedTexts,
+    vocabulary: Vocabulary,
+    compute: Compute,
+    each: Map,
+) -> Iterator[tuple[slice, Iterator[_Block]]]:
+    """Let models read texts, some at a time, the longest first.
+
+    Memory does not grow with the number and the length of the texts.
+
+    Yields
+    ------
+    texts : slice
+        Which ones are read together.
+    blocks : iterator
+        Of some steps; of an array of shape (n_steps, n_texts): whether the texts that
+        have not ended before have so many tokens; and of the log-likelihood of these
+        tokens under the models that read side by side, tensors of shape (n_models,
+        n_tokens).
+    """
+    # Tokens by their number among those of the texts, found as they are read: texts
+    # are long, an id takes a byte or two. In blocks, because indices take eight.
+    is_there = np.zeros(vocabulary.n_inputs, dtype=bool)
+    for ids in np.array_split(encoded.ids, len(encoded.ids) // MAX_TOKENS + 1):
+        is_there[ids] = True
+    tokens = np.flatnonzero(is_there)
+    number = np.cumsum(is_there) - 1
+
+    def token_at(places: _Ints) -> _Ints:
+        return number[encoded.ids[places]]
+
+    lengths = encoded.lengths
+    starts = np.cumsum(lengths) - lengths
+    n_logits = max(
+        model.module_params["n_networks"] * model.vocabulary.n_outputs
+        for model in models
+    )
+    on_cpu = compute.device.type == "cpu"
+    n_times = 1 if on_cpu else ON_GPU
+    max_tokens = max(1, n_times * min(MAX_TOKENS, MAX_LOGITS // n_logits))
+    max_texts = min(n_times * MAX_TEXTS, max_tokens)
+    groups = [
+        Networks(models[group], vocabulary, tokens, compute)
+        for group in side_by_side(models, len(encoded.ids), compute)
+    ]
+
+    def blocks(texts: slice) -> Iterator[_Block]:
+        part = _Part(token_at, starts[texts], lengths[texts], len(tokens), compute)
+        for networks in groups:
+            networks.start()
+        for steps, inside, read in part.blocks(max_tokens):
+            yield steps, inside, each(torch.inference_mode()(read), groups)
+
+    begin, n_texts = 0, np.count_nonzero(lengths)
+    while begin < n_texts:
+        n_steps = min(lengths[begin], MAX_STEPS if on_cpu else MIN_STEPS_ON_GPU)
+        end = begin + min(max_texts, max(1, max_tokens // n_steps))
+        texts = slice(begin, min(end, n_texts))
+        yield texts, blocks(texts)
+        begin = end
+
+
+class _Part:
+    """Texts that are read side by side.
+
+    Parameters
+    ----------
+    token_at : callable
+        From places to the tokens that are there.
+    starts, lengths : ndarrays of shape (n_texts,), integer
+        Where each text begins and how many tokens it has, the longest text first.
+    first_input : int
+        What is read before the first token.
+    compute : Compute
+    """
+
+    def __init__(
+        self,
+        token_at: Callable[[_Ints], _Ints],
+        starts: _Ints,
+        lengths: _Ints,
+        first_input: int,
+        compute: Compute,
+    ) -> None:
+        self._token_at, self._starts, self._lengths = token_at, starts, lengths
+        self._first_input = first_input
+        self._tree = PrefixTree(token_at, starts, lengths, first_input)
+        self._device = compute.device
+
+    def blocks(
+        self, max_tokens: int
+    ) -> Iterator[tuple[_Ints, NDArray[np.bool_], _ReadBlock]]:
+        """Yield as `_parts` does, but how networks read the tokens."""
+        done, longest = 0, self._lengths[0]
+        while done < longest:
+            lengths = self._lengths[self._lengths > done]
+            n_steps = min(longest - done, MAX_STEPS, max_tokens // len(lengths))
+            levels: list[Level] = []
+            while len(levels) < n_steps and not self._tree.are_apart:
+                levels.append(self._tree.next_level())
+            steps = done + np.arange(len(levels) or n_steps)
+            inside = steps[:, None] < lengths
+            if levels:
+                read = self._levels(levels)
+            else:
+                is_long = len(lengths) <= FEW_TEXTS and longest - done >= MIN_STEPS
+                read = self._texts(steps, inside, bool(is_long))
+            yield steps, inside, read
+            done += len(steps)
+
+    def _levels(self, levels: list[Level]) -> _ReadBlock:
+        """Read the prefixes of texts."""
+        joined = Levels.joined(levels, self._device)
+        n_before = np.cumsum([0, *(len(level.targets) for level in levels)])
+        prefixes = on_device(
+            np.concatenate(
+                [level.prefix + n for level, n in zip(levels, n_before, strict=False)]
+            ),
+            self._device,
+        )
+
+        def read(networks: Networks) -> torch.Tensor:
+            scores = networks.read_levels(joined)
+            return scores.index_select(1, prefixes.to(scores.device))
+
+        return read
+
+    def _texts(
+        self, steps: _Ints, inside: NDArray[np.bool_], is_long: bool
+    ) -> _ReadBlock:
+        """Read texts that have nothing more in common."""
+        # Where a text has ended its last token again.
+        of_texts = np.minimum(steps[:, None], self._lengths[: inside.shape[1]] - 1)
+        places = self._starts[: inside.shape[1]] + of_texts
+        targets = self._token_at(places)
+        before = np.full_like(targets[:1], self._first_input)
+        if steps[0]:
+            before = self._token_at(places[:1] - 1)
+        inputs = np.concatenate([before, targets[:-1]])
+        if is_long and self._device.type == "cpu":
+            is_inside = torch.from_numpy(inside)
+            return lambda networks: networks.read_with_torch(inputs, targets)[
+                :, is_inside
+            ]
+        levels = Levels.apart(inputs, targets, inside, self._device)
+        return lambda networks: networks.read_levels(levels)
