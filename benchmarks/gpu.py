@@ -29,7 +29,7 @@ from sklearn_charlstm import CharLMLanguageClassifier
 # And the characters that are scored.
 CLASSES = {2: 4_000_000, 75: 1_000_000}
 LENGTHS = (10, 20, 200, 2000)
-# Cores read a part: it is the rate that is measured.
+# Cores read a part, or it would take hours.
 OF_CORES = 100
 HIDDEN_SIZES = (96, 192, 512)
 EPOCHS = 10

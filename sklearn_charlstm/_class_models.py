@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Literal, Self
@@ -33,7 +34,7 @@ from sklearn_charlstm._discriminative import (
 )
 from sklearn_charlstm._joint_batches import LabelledTexts
 from sklearn_charlstm._language_model import CharLSTMLanguageModel
-from sklearn_charlstm._model_training import resolve_hidden_size
+from sklearn_charlstm._model_training import MAX_SMOOTHED, resolve_hidden_size
 from sklearn_charlstm._module import Weights
 from sklearn_charlstm._parallel import dealt, gathered, n_processes, run
 from sklearn_charlstm._progress import progress_line
@@ -42,6 +43,10 @@ from sklearn_charlstm._stacked_joint import train_jointly_stacked
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
 __all__ = ["ClassModelsMixin"]
+
+# Models of classifiers that are trained side by side to calibrate: a GPU is not idle
+# with so many, and each takes memory.
+MAX_SIDE_BY_SIDE = 64
 
 # The parameters that the language models do not have.
 _OWN_PARAMETERS = (
@@ -272,38 +277,49 @@ class ClassModelsMixin(BaseEstimator):
         ) as [*of_networks, of_fold]:
             joint = self._joint_jobs(*data, epochs, of_networks) if epochs else []
             how = self._how_jointly()
-            n_groups = len(joint), len(parts)
+            n_joint, n_calibrated = len(joint), len(parts)
             if how["in_one_step"]:
                 n_at_once = min(n_devices(device), n_processes(self.n_jobs))
-                n_groups = min(len(joint), n_at_once), min(len(parts), n_at_once)
-            joint_groups = dealt(joint, n_groups[0])
-            of_groups = [
-                delayed(_train_jointly)(group, **how) for group in joint_groups
+                n_joint = min(n_joint, n_at_once)
+                n_needed = math.ceil(n_calibrated / self._n_side_by_side(*data[:2]))
+                n_calibrated = min(n_calibrated, max(n_needed, n_at_once))
+            jobs = [
+                delayed(_train_jointly)(group, **how) for group in dealt(joint, n_joint)
             ]
             what = [
                 f"the joint training of {', '.join(group)}"
-                for group in dealt(networks, n_groups[0])
+                for group in dealt(networks, n_joint)
             ]
-            for group in dealt(parts, n_groups[1]):
+            for group in dealt(parts, n_calibrated):
                 classifiers = [self._to_calibrate(epochs) for _ in group]
-                of_groups.append(
+                jobs.append(
                     delayed(_evidence_of_folds)(
                         classifiers, self.classes_, group, epochs, of_fold
                     )
                 )
                 what.append("the calibration")
-            results = run(what, of_groups, self.n_jobs, device)
+            results = run(what, jobs, self.n_jobs, device)
         self.discriminative_loss_curve_ = np.empty(0)
         self.evidence_weight_ = EvidenceWeight()
         if joint:
-            self._take_joint_training(gathered(results[: n_groups[0]]))
+            self._take_joint_training(gathered(results[:n_joint]))
         if parts:
             self.evidence_weight_ = EvidenceWeight.fitted(
-                Evidence.joined(gathered(results[n_groups[0] :]))
+                Evidence.joined(gathered(results[n_joint:]))
             )
         # With warm_start the training of each model goes on from where it stopped, as
         # if there had been no joint training.
         self._generative_models = models if self.warm_start else self.language_models_
+
+    def _n_side_by_side(
+        self, sequences: list[Sequence[Hashable]], class_index: NDArray[np.intp]
+    ) -> int:
+        """Return how many classifiers are trained at a time: one that is not idle."""
+        n_tokens = np.bincount(class_index, weights=[*map(len, sequences)])
+        if self.net_params is not None or n_tokens.max() > MAX_SMOOTHED:
+            # Their models are not trained in one step.
+            return 1
+        return max(1, MAX_SIDE_BY_SIDE // len(self.classes_))
 
     def _how_jointly(self) -> dict[str, Any]:
         """Return what the joint training of all networks has in common."""

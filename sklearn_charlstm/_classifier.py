@@ -146,8 +146,8 @@ class CharLMLanguageClassifier(
         trains all models in one step, without early stopping, `net_params` and a second
         layer, and where no class has more than 500,000 characters; there it counts in
         what comes after. With ``device='auto'`` or 'cuda' and several GPUs
-        as many of them as there are jobs share the models to train and the texts to
-        score, and roundings depend on it; 'cuda:0' stays on one.
+        as many of them as there are jobs share the models to train and, without a
+        beam, the texts to score, and roundings depend on it; 'cuda:0' stays on one.
     random_state : int, RandomState instance or None, default=None
         Seed of weights, windows, dropout and validation texts. An int gives the same
         model in every `fit` on the same machine.

@@ -49,7 +49,7 @@ class Compute(NamedTuple):
 
     @property
     def of_lstm(self) -> tuple[torch.device, torch.dtype]:
-        """Where torch's own LSTM scores and in which precision.
+        """Where torch's own LSTM writes and in which precision.
 
         On a GPU in float32: torch does not lay out other weights as cuDNN needs them,
         and would do it anew in every call.
@@ -181,7 +181,7 @@ def reproducibly() -> Iterator[None]:
 
     On a GPU float32 is float32: by default cuDNN's LSTM, but not the other products,
     rounds to the 10 bits of TF32, and what is computed by the one or the other depends
-    on what is scored or trained together.
+    on what is trained together.
     """
     lstm: Any = torch.backends.cudnn.rnn
     with _PROCESS_STATE:

@@ -1,4 +1,4 @@
-"""The prefixes of texts, each once however many texts begin with it."""
+"""The prefixes of texts, each once while many texts begin alike."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -19,7 +19,8 @@ _Ints = NDArray[np.int64]
 class Level(NamedTuple):
     """The distinct prefixes of one length, and what predicts their last tokens.
 
-    A *history* is a distinct prefix that is one token shorter and goes on.
+    A *history* is a distinct prefix that is one token shorter and goes on. Where texts
+    are apart each has its own.
 
     Attributes
     ----------

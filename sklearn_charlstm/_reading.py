@@ -31,12 +31,12 @@ __all__ = [
 MAX_TEXTS = 2**10
 MAX_TOKENS = 2**14
 MAX_STEPS = 256
-# Times as many texts, tokens and logits on a GPU, which is idle with less, and steps
-# that so many texts are read for at least: few, as it waits for Python in each.
+# Times as many texts, tokens and logits on a GPU, which is idle with less. It waits for
+# Python in each step, so the most texts are read there, fewer steps at a time.
 ON_GPU = 16
-MIN_STEPS_ON_GPU = 16
+STEPS_ON_GPU = 16
 
-# So many steps, of few texts with nothing in common, are left to torch's LSTM.
+# So many steps, of few texts with nothing in common, are left to torch's LSTM on a CPU.
 MIN_STEPS = 32
 FEW_TEXTS = 16
 
@@ -98,7 +98,7 @@ def n_gpus_that_read(
     n_gpus = n_devices(compute.device)
     if n_gpus == 1 or len(encoded.ids) < MIN_TOKENS:
         return 1
-    return min(n_gpus, effective_n_jobs(n_jobs), len(encoded.lengths))
+    return min(n_gpus, effective_n_jobs(n_jobs), cpu_count(), len(encoded.lengths))
 
 
 def side_by_side(
@@ -184,7 +184,7 @@ def read_in_parts(
 
     begin, n_texts = 0, np.count_nonzero(lengths)
     while begin < n_texts:
-        n_steps = min(lengths[begin], MAX_STEPS if on_cpu else MIN_STEPS_ON_GPU)
+        n_steps = min(lengths[begin], MAX_STEPS if on_cpu else STEPS_ON_GPU)
         end = begin + min(max_texts, max(1, max_tokens // n_steps))
         texts = slice(begin, min(end, n_texts))
         yield texts, blocks(texts)
@@ -221,7 +221,7 @@ class _Part:
     def blocks(
         self, max_tokens: int
     ) -> Iterator[tuple[_Ints, NDArray[np.bool_], _ReadBlock]]:
-        """Yield as `_parts` does, but how networks read the tokens."""
+        """Yield as `read_in_parts` does, but how networks read the tokens."""
         done, longest = 0, self._lengths[0]
         while done < longest:
             lengths = self._lengths[self._lengths > done]

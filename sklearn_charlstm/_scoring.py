@@ -91,21 +91,21 @@ def text_log_likelihood(
     distinct = encoded.take(rows)
     n_gpus = n_gpus_that_read(compute, n_jobs, distinct)
 
-    def read_on(gpu: int) -> _Scores:
-        # Texts of all lengths.
-        texts = distinct.take(np.arange(gpu, len(rows), n_gpus))
-        with nth_gpu(gpu):
-            return distinct_log_likelihood(models, texts, vocabulary, compute, map)
+    if n_gpus > 1:
+        # Neighbours begin alike.
+        n_before = np.linspace(0, len(distinct.ids), n_gpus + 1)[1:-1]
+        ends = np.searchsorted(np.cumsum(distinct.lengths), n_before)
+        parts = np.split(np.arange(len(rows)), ends)
 
-    with in_threads(n_jobs, max(len(models), n_gpus), len(distinct.ids)) as each:
-        if n_gpus > 1:
-            scores = np.empty((len(rows), len(models)))
-            for gpu, of_gpu in enumerate(each(read_on, range(n_gpus))):
-                scores[gpu::n_gpus] = of_gpu
-        else:
-            scores = distinct_log_likelihood(
-                models, distinct, vocabulary, compute, each
-            )
+        def read_on(gpu: int) -> _Scores:
+            texts = distinct.take(parts[gpu])
+            with nth_gpu(gpu):
+                return distinct_log_likelihood(models, texts, vocabulary, compute, map)
+
+        with in_threads(n_jobs, n_gpus, len(distinct.ids)) as each:
+            return np.vstack([*each(read_on, range(n_gpus))])[number]
+    with in_threads(n_jobs, len(models), len(distinct.ids)) as each:
+        scores = distinct_log_likelihood(models, distinct, vocabulary, compute, each)
     return scores[number]
 
 
@@ -190,8 +190,7 @@ def distinct_log_likelihood(
         # Where they are computed: a GPU is waited for once in a part.
         totals: list[torch.Tensor] = []
         for _, inside, of_groups in blocks:
-            is_inside = on_device(inside, compute.device)
-            sums = [_padded(scores, is_inside).sum(1) for scores in of_groups]
+            sums = [_padded(scores, inside).sum(1) for scores in of_groups]
             for total, more in zip(totals, sums, strict=False):
                 total[:, : more.shape[1]] += more
             totals = totals or sums
@@ -217,9 +216,9 @@ def distinct_texts(
     return rows, np.fromiter(map(number.__getitem__, keys), np.int64, len(keys))
 
 
-def _padded(scores: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+def _padded(scores: torch.Tensor, inside: NDArray[np.bool_]) -> torch.Tensor:
     """Put scores, of shape (n_models, n_tokens), where the tokens are, among zeros."""
-    if scores.shape[1] == inside.numel():
+    if scores.shape[1] == inside.size:
         return scores.unflatten(1, inside.shape)
     padded = scores.new_zeros(len(scores), *inside.shape)
-    return padded.masked_scatter_(inside.to(scores.device), scores)
+    return padded.masked_scatter_(on_device(inside, scores.device), scores)

@@ -231,3 +231,29 @@ def test_folds_are_trained_side_by_side(
     np.testing.assert_allclose(
         clf.evidence_weight_([1, 5, 20]), weight([1, 5, 20]), rtol=1e-3
     )
+
+
+def test_folds_that_are_not_trained_in_one_step_are_jobs(tiny, monkeypatch):
+    monkeypatch.setattr(_stacked, "_DEVICES", ("cpu",))
+    tiny.update(discriminative_epochs=1, calibration_folds=3)
+    X = ["the cat and the dog", "und der hund", "le chat et le chien"] * 2
+    y = ["en", "de", "fr"] * 2
+    n_jobs = []
+
+    def watch(names, jobs, *args):
+        results = run(names, jobs, *args)
+        n_jobs.append(len(results))
+        return results
+
+    monkeypatch.setattr(_class_models, "run", watch)
+
+    def n_of_refining(**params):
+        CharLMLanguageClassifier(**tiny | params).fit(X, y)
+        return n_jobs[-1]
+
+    assert n_of_refining() == 2
+    assert n_of_refining(net_params={"callbacks": []}) == 4
+    monkeypatch.setattr(_class_models, "MAX_SIDE_BY_SIDE", 6)
+    assert n_of_refining() == 3
+    monkeypatch.setattr(_class_models, "MAX_SMOOTHED", 3)
+    assert n_of_refining() == 4

@@ -186,20 +186,21 @@ def test_a_classifier_is_used(clf, stand_in, use):
 @pytest.mark.parametrize(
     ("device", "n_jobs", "n_texts"),
     [
-        ("cuda", 2, [4, 4]),
-        ("cuda", 3, [3, 3, 2]),
-        ("cuda", 9, [3, 3, 2]),
-        ("cuda", 1, [8]),
-        ("cuda:1", 2, [8]),
+        ("cuda", 2, [2, 4]),
+        ("cuda", 3, [1, 1, 4]),
+        ("cuda", 9, [1, 1, 4]),
+        ("cuda", 1, [6]),
+        ("cuda:1", 2, [6]),
     ],
 )
 def test_gpus_share_the_texts(clf, stand_in, monkeypatch, device, n_jobs, n_texts):
-    X = [*LONG, "", "the cat", "le chat", "le", "chat", "le", "a dog"]
+    X = ["", "the cat", "le chat", "le", "the dog", "le", "le mien"]
     expected = clf.predict_proba(X)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(_reading, "MIN_TOKENS", 0)
+    monkeypatch.setattr(_reading, "cpu_count", lambda: 3)
     # One after the other: the stand-in is that of a thread.
-    monkeypatch.setattr(_reading, "cpu_count", lambda: 1)
+    monkeypatch.setattr(_scoring, "in_threads", lambda *_: nullcontext(map))
     gpus, read = [], []
 
     @contextmanager
@@ -221,6 +222,36 @@ def test_gpus_share_the_texts(clf, stand_in, monkeypatch, device, n_jobs, n_text
     assert_same(found, expected)
     assert gpus == ([*range(len(n_texts))] if len(n_texts) > 1 else [])
     assert read == n_texts
+
+
+def test_memory_is_bounded_and_a_part_is_waited_for_once(clf, stand_in, monkeypatch):
+    letters = np.random.default_rng(0).choice([*"abc the"], size=(30, 100))
+    X = ["".join(row[: 100 - n]) for n, row in enumerate(letters)]
+    expected = clf.predict_proba(X)
+    monkeypatch.setattr(_reading, "ON_GPU", 2)
+    monkeypatch.setattr(_reading, "MAX_TOKENS", 64)
+    monkeypatch.setattr(_reading, "STEPS_ON_GPU", 8)
+    sizes, n_waits = [], []
+    read_levels = _networks.Networks.read_levels
+
+    def watch(self, levels):
+        sizes.append(len(levels.targets))
+        return read_levels(self, levels)
+
+    def wait(tensor):
+        n_waits.append(is_there(tensor))
+        return cpu(tensor)
+
+    monkeypatch.setattr(_networks.Networks, "read_levels", watch)
+    cpu = torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", wait)
+    with stand_in:
+        found = clf.set_params(device="cuda").predict_proba(X)
+    assert_same(found, expected)
+    # Blocks of 16 texts and 8 steps, and of more steps when fewer texts are left.
+    assert 64 < max(sizes) <= 128
+    assert sum(sizes) > 20 * len(n_waits)
+    assert sum(n_waits) == 2
 
 
 @pytest.mark.parametrize(
