@@ -257,7 +257,8 @@ class ClassModelsMixin(BaseEstimator):
         """
         models = self.language_models_
         data = (sequences, class_index, sample_weight)
-        device = resolve_compute(self.device, self.precision).device
+        how = self._how_jointly()
+        device = how["compute"].device
         epochs = self.discriminative_epochs
         if epochs == "auto":
             n_tokens = sum(len(sequence) + self.boundaries for sequence in sequences)
@@ -276,7 +277,6 @@ class ClassModelsMixin(BaseEstimator):
             step="step",
         ) as [*of_networks, of_fold]:
             joint = self._joint_jobs(*data, epochs, of_networks) if epochs else []
-            how = self._how_jointly()
             n_joint, n_calibrated = len(joint), len(parts)
             if how["in_one_step"]:
                 n_at_once = min(n_devices(device), n_processes(self.n_jobs))
@@ -314,7 +314,7 @@ class ClassModelsMixin(BaseEstimator):
     def _n_side_by_side(
         self, sequences: list[Sequence[Hashable]], class_index: NDArray[np.intp]
     ) -> int:
-        """Return how many classifiers are trained at a time: one that is not idle."""
+        """Return how many classifiers are trained at a time to keep a GPU busy."""
         n_tokens = np.bincount(class_index, weights=[*map(len, sequences)])
         if self.net_params is not None or n_tokens.max() > MAX_SMOOTHED:
             # Their models are not trained in one step.

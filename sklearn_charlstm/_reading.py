@@ -259,7 +259,7 @@ class _Part:
     def _texts(
         self, steps: _Ints, inside: NDArray[np.bool_], is_long: bool
     ) -> _ReadBlock:
-        """Read texts that have nothing more in common."""
+        """Read texts that have hardly anything more in common."""
         # Where a text has ended its last token again.
         of_texts = np.minimum(steps[:, None], self._lengths[: inside.shape[1]] - 1)
         places = self._starts[: inside.shape[1]] + of_texts
