@@ -152,8 +152,8 @@ def read_in_parts(
     # Tokens by their number among those of the texts, found as they are read: texts
     # are long, an id takes a byte or two. In blocks, because indices take eight.
     is_there = np.zeros(vocabulary.n_inputs, dtype=bool)
-    for ids in np.array_split(encoded.ids, len(encoded.ids) // MAX_TOKENS + 1):
-        is_there[ids] = True
+    for begin in range(0, len(encoded.ids), MAX_TOKENS):
+        is_there[encoded.ids[begin : begin + MAX_TOKENS]] = True
     tokens = np.flatnonzero(is_there)
     number = np.cumsum(is_there) - 1
 
