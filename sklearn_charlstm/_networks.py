@@ -254,8 +254,10 @@ class Networks:
                 logits = F.logsigmoid(logits)
             of_outputs = levels.history * logits.shape[2] + outputs[k]
             log_proba = torch.log_softmax(logits, dim=2).flatten(1)
-            scores.append(log_proba.index_select(1, of_outputs))
-        mean = torch.logsumexp(torch.stack(scores), dim=1) - math.log(self._n_networks)
+            log_proba = log_proba.index_select(1, of_outputs)
+            # Each by itself: roundings are the same whatever models are beside it.
+            scores.append(torch.logsumexp(log_proba, dim=0))
+        mean = torch.stack(scores) - math.log(self._n_networks)
         return self._shared(mean, levels.targets)
 
     def read_windows(self, windows: NDArray[np.int64]) -> _Scores:
