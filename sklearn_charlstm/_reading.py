@@ -225,7 +225,12 @@ class _Part:
         done, longest = 0, self._lengths[0]
         while done < longest:
             lengths = self._lengths[self._lengths > done]
-            n_steps = min(longest - done, MAX_STEPS, max_tokens // len(lengths))
+            is_long = self._tree.are_apart and self._are_long(lengths - done)
+            n_steps = MAX_STEPS
+            if is_long:
+                # torch's loop takes some time to begin: as long as all texts go on.
+                n_steps = max(n_steps, lengths[-1] - done)
+            n_steps = min(longest - done, n_steps, max_tokens // len(lengths))
             levels: list[Level] = []
             while len(levels) < n_steps and not self._tree.are_apart:
                 levels.append(self._tree.next_level())
@@ -234,10 +239,13 @@ class _Part:
             if levels:
                 read = self._levels(levels)
             else:
-                is_long = len(lengths) <= FEW_TEXTS and longest - done >= MIN_STEPS
-                read = self._texts(steps, inside, bool(is_long))
+                read = self._texts(steps, inside, is_long)
             yield steps, inside, read
             done += len(steps)
+
+    def _are_long(self, n_left: _Ints) -> bool:
+        is_few = self._device.type == "cpu" and len(n_left) <= FEW_TEXTS
+        return is_few and bool(n_left[0] >= MIN_STEPS)
 
     def _levels(self, levels: list[Level]) -> _ReadBlock:
         """Read the prefixes of texts."""
@@ -268,7 +276,7 @@ class _Part:
         if steps[0]:
             before = self._token_at(places[:1] - 1)
         inputs = np.concatenate([before, targets[:-1]])
-        if is_long and self._device.type == "cpu":
+        if is_long:
             is_inside = torch.from_numpy(inside)
             return lambda networks: networks.read_with_torch(inputs, targets)[
                 :, is_inside
