@@ -222,14 +222,19 @@ class _Part:
         self, max_tokens: int
     ) -> Iterator[tuple[_Ints, NDArray[np.bool_], _ReadBlock]]:
         """Yield as `read_in_parts` does, but how networks read the tokens."""
-        done, longest = 0, self._lengths[0]
+        done, longest = 0, int(self._lengths[0])
         while done < longest:
             lengths = self._lengths[self._lengths > done]
-            is_long = self._tree.are_apart and self._are_long(lengths - done)
+            is_long = (
+                self._tree.are_apart
+                and self._device.type == "cpu"
+                and len(lengths) <= FEW_TEXTS
+                and longest - done >= MIN_STEPS
+            )
             n_steps = MAX_STEPS
             if is_long:
                 # torch's loop takes some time to begin: as long as all texts go on.
-                n_steps = max(n_steps, lengths[-1] - done)
+                n_steps = max(n_steps, int(lengths[-1]) - done)
             n_steps = min(longest - done, n_steps, max_tokens // len(lengths))
             levels: list[Level] = []
             while len(levels) < n_steps and not self._tree.are_apart:
@@ -242,10 +247,6 @@ class _Part:
                 read = self._texts(steps, inside, is_long)
             yield steps, inside, read
             done += len(steps)
-
-    def _are_long(self, n_left: _Ints) -> bool:
-        is_few = self._device.type == "cpu" and len(n_left) <= FEW_TEXTS
-        return is_few and bool(n_left[0] >= MIN_STEPS)
 
     def _levels(self, levels: list[Level]) -> _ReadBlock:
         """Read the prefixes of texts."""

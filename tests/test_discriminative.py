@@ -235,18 +235,14 @@ def test_joint_training_after_partial_fit(tiny, texts, labels):
 
 
 def test_a_class_is_added_without_a_change_of_the_others(tiny, texts, labels):
-    clf = CharLMLanguageClassifier(**tiny, discriminative_epochs=2, warm_start=True)
+    # A processor computes up to 32 numbers at a time. If some are left over they are
+    # rounded in another way, and which they are goes by how many models read.
+    params = tiny | {"hidden_size": 32, "discriminative_epochs": 2}
+    clf = CharLMLanguageClassifier(**params, warm_start=True)
     clf.fit(texts, labels)
     before = clf.log_likelihood(texts)
-    weights = [model.weights_ for model in clf.language_models_]
     clf.add_class("deu", ["ß die Katze und der Hund"])
-    for model, of_model in zip(clf.language_models_[1:], weights, strict=True):
-        for name, values in of_model.items():
-            np.testing.assert_array_equal(model.weights_[name], values)
-    # Where a processor computes many numbers at a time, the last ones are rounded in
-    # another way, and which are the last goes by how many models read.
-    scores = clf.log_likelihood(texts)[:, 1:]
-    np.testing.assert_allclose(scores, before, rtol=1e-6)
+    np.testing.assert_array_equal(clf.log_likelihood(texts)[:, 1:], before)
     more = [*texts, "der Hund"], [*labels, "deu"]
     with pytest.raises(ValueError, match="add_class has given the models different"):
         clf.set_params(epochs=4).fit(*more)
