@@ -4,8 +4,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -13,11 +12,11 @@ from numpy.typing import NDArray
 
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._networks import Model, Networks
-from sklearn_charlstm._reading import Map, in_threads, side_by_side
+from sklearn_charlstm._prefixes import distinct_numbers
 from sklearn_charlstm._scoring import (
-    distinct_log_likelihood,
     distinct_texts,
     followed_log_likelihood,
+    groups_that_follow,
 )
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
@@ -75,20 +74,19 @@ def beam_log_likelihood(
     rows, number = distinct_texts(encoded)
     distinct, offsets = encoded.take(rows), offsets[rows]
     first = [model.first_network() for model in models]
-    with in_threads(n_jobs, len(models), len(distinct.ids)) as each:
-        log_likelihood = look(first, distinct, vocabulary, compute, each, n_history=1)
-    for readers, width, read in (
-        (first, beam, partial(look, n_history=2)),
-        (models, 0.75 * beam, distinct_log_likelihood),
+    everywhere = np.ones((len(rows), len(models)), dtype=bool)
+    log_likelihood = look(first, distinct, vocabulary, compute, everywhere, n_history=1)
+    for width, read in (
+        (beam, partial(look, first, n_history=2)),
+        (0.75 * beam, partial(followed_log_likelihood, models, n_jobs=n_jobs)),
     ):
         scores = log_likelihood + offsets
         within = scores >= scores.max(axis=1, keepdims=True) - width
-        is_alone = within & (within.sum(axis=1, keepdims=True) == 1)
-        followed = within & ~is_alone
-        scores = followed_log_likelihood(
-            readers, distinct, vocabulary, compute, n_jobs, followed, read
+        log_likelihood[~within] = -np.inf
+        is_open = within.sum(axis=1) > 1
+        log_likelihood[is_open] = read(
+            distinct.where(is_open), vocabulary, compute, within[is_open]
         )
-        log_likelihood = np.where(is_alone, log_likelihood, scores)
     return log_likelihood[number]
 
 
@@ -97,40 +95,85 @@ def look(
     encoded: EncodedTexts,
     vocabulary: Vocabulary,
     compute: Compute,
-    each: Map,
+    followed: NDArray[np.bool_],
     *,
     n_history: int,
 ) -> NDArray[np.float64]:
     """Compute log p(text) where the models see some tokens of the history only.
 
-    What a model expects after them is computed once, however much text there is.
+    What a model expects after them is computed once, however much text there is. There
+    is so little to compute that threads would wait for each other.
 
     Parameters
     ----------
     models, encoded, vocabulary, compute
         As of `text_log_likelihood`.
-    each : callable
-        A `map`, as of `in_threads`.
+    followed : ndarray of shape (n_texts, n_models), bool
+        Which models look at which texts.
     n_history : int
         Tokens that are seen.
 
     Returns
     -------
     log_likelihood : ndarray of shape (n_texts, n_models), float64
-        In nats.
+        In nats; -inf where a model does not look at a text.
     """
     ids, lengths = encoded
     ends = np.cumsum(lengths)
     starts = ends - lengths
-    log_likelihood = np.zeros((len(lengths), len(models)))
+    log_likelihood = np.where(followed.T, 0, -np.inf)
     for begin in range(0, len(ids), MAX_TOKENS):
         places = np.arange(begin, min(begin + MAX_TOKENS, len(ids)))
         text = np.searchsorted(ends, places, side="right")
-        tokens = np.unique(ids[max(0, begin - n_history) : places[-1] + 1])
         n_before = np.minimum(places - starts[text], n_history)
-        windows, window = [], np.empty_like(places)
+        windows = _Windows.at(ids, places, n_before)
+        texts = slice(text[0], text[-1] + 1)
+        text -= text[0]
+        n_texts = text[-1] + 1
+        for group in groups_that_follow(
+            models, lengths[texts], followed[texts], compute, windows.n_distinct
+        ):
+            is_followed = followed[texts, group[0]]
+            chosen: Any = slice(None)
+            if not is_followed.all():
+                chosen = np.flatnonzero(is_followed[text])
+            of_group = [models[k] for k in group]
+            which = windows.which[chosen]
+            scores = _score_windows(of_group, windows, which, vocabulary, compute)
+            for k, of_model in zip(group, scores, strict=True):
+                log_likelihood[k, texts] += np.bincount(
+                    text[chosen], of_model[which], n_texts
+                )
+    return log_likelihood.T
+
+
+class _Windows(NamedTuple):
+    """What is seen at places of texts: a token and some of those before it.
+
+    Attributes
+    ----------
+    tokens : ndarray of shape (n_tokens,), integer
+        The different ones.
+    of_lengths : list of ndarrays of shape (n_windows, n_seen), integer
+        For each number of tokens that are seen the different windows, of places in
+        `tokens`.
+    which : ndarray of shape (n_places,), integer
+        Which window there is, of those of all lengths.
+    """
+
+    tokens: NDArray[Any]
+    of_lengths: list[NDArray[np.int64]]
+    which: NDArray[np.int64]
+
+    @classmethod
+    def at(
+        cls, ids: NDArray[Any], places: NDArray[np.int64], n_before: NDArray[np.int64]
+    ) -> Self:
+        """Find them where so many tokens are seen before each place."""
+        tokens = np.unique(ids[max(0, places[0] - n_before.max()) : places[-1] + 1])
+        of_lengths, which = [], np.empty_like(places)
         n_windows = 0
-        for length in range(n_history + 1):
+        for length in range(n_before.max() + 1):
             [chosen] = np.nonzero(n_before == length)
             if not len(chosen):
                 continue
@@ -139,32 +182,42 @@ def look(
                 for back in range(length, -1, -1)
             ]
             codes = np.ravel_multi_index(columns, [len(tokens)] * len(columns))
-            _, one, pair = np.unique(codes, return_index=True, return_inverse=True)
-            windows.append(np.stack(columns, axis=1)[one])
-            window[chosen] = n_windows + pair
+            one, window = distinct_numbers(codes, len(tokens) ** len(columns))
+            of_lengths.append(np.stack(columns, axis=1)[one])
+            which[chosen] = n_windows + window
             n_windows += len(one)
-        score = partial(
-            _score_windows,
-            common=vocabulary,
-            tokens=tokens,
-            windows=windows,
-            compute=compute,
-        )
-        parts = side_by_side(models, n_windows, compute)
-        groups = [models[part] for part in parts]
-        for k, scores in enumerate(chain.from_iterable(each(score, groups))):
-            sums = np.bincount(text - text[0], weights=scores[window])
-            log_likelihood[text[0] : text[0] + len(sums), k] += sums
-    return log_likelihood
+        return cls(tokens, of_lengths, which)
+
+    @property
+    def n_distinct(self) -> int:
+        """How many different ones there are."""
+        return sum(map(len, self.of_lengths))
 
 
 @torch.inference_mode()
 def _score_windows(
     models: Sequence[Model],
+    windows: _Windows,
+    which: NDArray[np.int64],
     common: Vocabulary,
-    tokens: NDArray[Any],
-    windows: list[NDArray[np.int64]],
     compute: Compute,
 ) -> NDArray[np.float64]:
-    networks = Networks(models, common, tokens, compute)
-    return np.hstack([networks.read_windows(of_length) for of_length in windows])
+    """Compute log p(last token | the others) of some windows.
+
+    Returns
+    -------
+    log_likelihood : ndarray of shape (n_models, n_windows), float64
+        0 for those that are not asked for.
+    """
+    is_asked = np.zeros(windows.n_distinct, dtype=bool)
+    is_asked[which] = True
+    networks = Networks(models, common, windows.tokens, compute)
+    log_likelihood = np.zeros((len(models), len(is_asked)))
+    n_before = 0
+    for of_length in windows.of_lengths:
+        asked = np.flatnonzero(is_asked[n_before : n_before + len(of_length)])
+        if len(asked):
+            scores = networks.read_windows(of_length[asked])
+            log_likelihood[:, n_before + asked] = scores
+        n_before += len(of_length)
+    return log_likelihood

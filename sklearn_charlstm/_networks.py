@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from sklearn_charlstm._device import Compute, on_device
 from sklearn_charlstm._fused_lstm import fused_cell
 from sklearn_charlstm._module import CharLSTM, Weights, at_least_float32
-from sklearn_charlstm._prefixes import Level
+from sklearn_charlstm._prefixes import Level, distinct_numbers
 from sklearn_charlstm._vocabulary import Vocabulary
 
 __all__ = ["MAX_LOGITS", "Levels", "Model", "Networks"]
@@ -284,10 +284,9 @@ class Networks:
         one = np.zeros(1, dtype=np.int64)
         for column in history.T:
             for inputs in self._input:
-                codes = number * (inputs.max() + 1) + inputs[column]
-                _, one, number = np.unique(
-                    codes, return_index=True, return_inverse=True
-                )
+                n_inputs = int(inputs.max()) + 1
+                codes = number * n_inputs + inputs[column]
+                one, number = distinct_numbers(codes, len(one) * n_inputs)
         order = np.argsort(number, kind="stable")
         scores = np.empty((len(self._models), len(targets)))
         n_logits = self._n_networks * max(bias.shape[2] for bias, _ in self._outward)
@@ -303,9 +302,8 @@ class Networks:
             prefix = np.zeros(len(part), dtype=np.int64)
             source, inputs = [prefix[:1]], [np.array([before])]
             for column in part.T:
-                _, row, longer = np.unique(
-                    prefix * n_rows + column, return_index=True, return_inverse=True
-                )
+                codes = prefix * n_rows + column
+                row, longer = distinct_numbers(codes, len(inputs[-1]) * n_rows)
                 source.append(prefix[row])
                 inputs.append(column[row])
                 prefix = longer

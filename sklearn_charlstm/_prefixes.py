@@ -8,10 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Level", "PrefixTree"]
+__all__ = ["Level", "PrefixTree", "distinct_numbers"]
 
 # One text of so many that shares its history is not worth looking for.
 FEW_SHARE = 64
+
+# Where so many times as many numbers are possible as there are, a table of them is
+# faster than to sort.
+FEW_POSSIBLE = 16
 
 _Ints = NDArray[np.int64]
 
@@ -87,8 +91,8 @@ class PrefixTree:
         tokens = self._token_at(self._starts[:n_texts] + self._length)
         self._length += 1
         prefixes = self._prefix[:n_texts]
-        first, history = _distinct(prefixes)
-        self.are_apart = len(first) >= n_texts - n_texts // FEW_SHARE
+        one, history = distinct_numbers(prefixes, len(self._last))
+        self.are_apart = len(one) >= n_texts - n_texts // FEW_SHARE
         if self.are_apart:
             # From here on text i is history i is prefix i.
             each = np.arange(n_texts)
@@ -96,13 +100,14 @@ class PrefixTree:
                 self._history[prefixes], self._last[prefixes], each, tokens, each
             )
         else:
-            used = prefixes[first]
-            first, prefix = _distinct(history * self._n_ids + tokens)
+            used = prefixes[one]
+            codes = history * self._n_ids + tokens
+            one, prefix = distinct_numbers(codes, len(used) * self._n_ids)
             level = Level(
                 self._history[used],
                 self._last[used],
-                history[first],
-                tokens[first],
+                history[one],
+                tokens[one],
                 prefix,
             )
         self._prefix, self._last = level.prefix, level.targets
@@ -110,14 +115,26 @@ class PrefixTree:
         return level
 
 
-def _distinct(numbers: _Ints) -> tuple[_Ints, _Ints]:
-    """Return where each distinct number is first, the smallest first, and which it is.
+def distinct_numbers(numbers: _Ints, n_possible: int) -> tuple[_Ints, _Ints]:
+    """Return where each distinct number is once, the smallest first, and which it is.
 
-    As `np.unique` does, which sorts them: texts of one length are in order.
+    As `np.unique` does, but it sorts only where that is the best that can be done.
+
+    Parameters
+    ----------
+    numbers : ndarray of shape (n,), integer
+        At least one, from 0 to `n_possible` - 1.
+    n_possible : int
     """
+    # Texts of one length are in order.
     steps = np.diff(numbers)
-    if np.any(steps < 0):
-        _, first, which = np.unique(numbers, return_index=True, return_inverse=True)
-        return first, which
-    is_first = np.append(True, steps > 0)
-    return np.flatnonzero(is_first), np.cumsum(is_first) - 1
+    if not np.any(steps < 0):
+        is_first = np.append(True, steps > 0)
+        return np.flatnonzero(is_first), np.cumsum(is_first) - 1
+    if n_possible <= FEW_POSSIBLE * len(numbers):
+        place = np.full(n_possible, -1)
+        place[numbers] = np.arange(len(numbers))
+        is_there = place >= 0
+        return place[is_there], (np.cumsum(is_there) - 1)[numbers]
+    _, place, which = np.unique(numbers, return_index=True, return_inverse=True)
+    return place, which

@@ -2,7 +2,7 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -23,12 +23,12 @@ __all__ = [
     "distinct_log_likelihood",
     "distinct_texts",
     "followed_log_likelihood",
+    "groups_that_follow",
     "text_log_likelihood",
     "token_log_likelihood",
 ]
 
 _Scores = NDArray[np.float64]
-_Read = Callable[[Sequence[Model], EncodedTexts, Vocabulary, Compute, Map], _Scores]
 
 
 @torch.inference_mode()
@@ -109,14 +109,46 @@ def text_log_likelihood(
     return scores[number]
 
 
+def groups_that_follow(
+    models: Sequence[Model],
+    lengths: NDArray[np.int64],
+    followed: NDArray[np.bool_],
+    compute: Compute,
+    max_tokens: int | None = None,
+) -> list[list[int]]:
+    """Part the models that read any text into groups that read side by side.
+
+    Parameters
+    ----------
+    models : list of n_models Model
+    lengths : ndarray of shape (n_texts,), integer
+    followed : ndarray of shape (n_texts, n_models), bool
+        Which models read which texts: in a group all read the same.
+    compute : Compute
+    max_tokens : int or None
+        What a model reads at most, if it is not all tokens of its texts.
+    """
+    readers: dict[bytes, list[int]] = {}
+    for k, column in enumerate(followed.T):
+        if column.any():
+            readers.setdefault(column.tobytes(), []).append(k)
+    groups = []
+    for same in readers.values():
+        n_tokens = int(lengths[followed[:, same[0]]].sum())
+        if max_tokens is not None:
+            n_tokens = min(n_tokens, max_tokens)
+        of_same = [models[k] for k in same]
+        groups += [same[part] for part in side_by_side(of_same, n_tokens, compute)]
+    return groups
+
+
 def followed_log_likelihood(
     models: Sequence[Model],
     distinct: EncodedTexts,
     vocabulary: Vocabulary,
     compute: Compute,
-    n_jobs: int | None,
     followed: NDArray[np.bool_],
-    read: _Read,
+    n_jobs: int | None,
 ) -> _Scores:
     """Compute log p(text) where a model reads the text.
 
@@ -128,36 +160,32 @@ def followed_log_likelihood(
         In the order of `distinct_texts`.
     followed : ndarray of shape (n_texts, n_models), bool
         Which models read which texts.
-    read : callable
-        How they do: like `distinct_log_likelihood`.
 
     Returns
     -------
     log_likelihood : ndarray of shape (n_texts, n_models), float64
         In nats; -inf where a model did not read a text.
     """
-    # Models that read the same texts may read them side by side.
-    readers: dict[bytes, list[int]] = {}
-    for k, column in enumerate(followed.T):
-        if column.any():
-            readers.setdefault(column.tobytes(), []).append(k)
-    groups = []
-    for same in readers.values():
-        n_tokens = int(distinct.lengths[followed[:, same[0]]].sum())
-        of_same = [models[k] for k in same]
-        groups += [same[part] for part in side_by_side(of_same, n_tokens, compute)]
     log_likelihood = np.full(followed.shape, -np.inf)
 
-    def read_group(same: list[int]) -> None:
-        is_read = followed[:, same[0]]
-        of_same = [models[k] for k in same]
-        scores = read(of_same, distinct.where(is_read), vocabulary, compute, map)
+    def read(group: list[int]) -> None:
+        is_read = followed[:, group[0]]
+        scores = distinct_log_likelihood(
+            [models[k] for k in group],
+            distinct.where(is_read),
+            vocabulary,
+            compute,
+            map,
+        )
         [texts] = np.nonzero(is_read)
-        log_likelihood[texts[:, None], same] = scores
+        log_likelihood[texts[:, None], group] = scores
 
-    n_read = int(distinct.lengths[followed.any(axis=1)].sum())
-    with in_threads(n_jobs, len(models), n_read) as each:
-        for _ in each(read_group, groups):
+    groups = groups_that_follow(models, distinct.lengths, followed, compute)
+    # Threads pay where each model reads much.
+    n_readers = max(1, sum(map(len, groups)))
+    n_tokens = (followed * distinct.lengths[:, None]).sum() // n_readers
+    with in_threads(n_jobs, n_readers, n_tokens) as each:
+        for _ in each(read, groups):
             pass
     return log_likelihood
 

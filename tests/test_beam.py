@@ -2,11 +2,16 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_charlstm import CharLMLanguageClassifier, _beam, _networks, _reading
+from sklearn_charlstm import (
+    CharLMLanguageClassifier,
+    _beam,
+    _networks,
+    _reading,
+    _scoring,
+)
 from sklearn_charlstm._beam import beam_log_likelihood, look
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._module import CharLSTM
-from sklearn_charlstm._reading import in_threads
 from sklearn_charlstm._scoring import text_log_likelihood
 from sklearn_charlstm._vocabulary import Vocabulary
 
@@ -48,22 +53,19 @@ def look_alone(model, common, text, n_history):
     return total
 
 
-def looked(models, texts, common, n_history=1, n_jobs=1):
-    """Look at texts under all models."""
-    encoded = common.encode(texts)
-    with in_threads(n_jobs, len(models), len(encoded.ids)) as each:
-        return look(models, encoded, common, CPU, each, n_history=n_history)
+def looked(models, texts, common, n_history=1, followed=None):
+    """Look at texts under all models, or those that follow them."""
+    if followed is None:
+        followed = np.ones((len(texts), len(models)), dtype=bool)
+    return look(
+        models, common.encode(texts), common, CPU, followed, n_history=n_history
+    )
 
 
 @pytest.mark.parametrize(
-    ("max_tokens", "max_logits", "min_tokens", "n_jobs"),
-    # Each model by itself, perhaps in a thread, and all side by side.
-    [
-        (2**20, 2**24, 0, 2),
-        (2**20, 2**24, 2**11, 1),
-        (3, 16, 0, 1),
-        (3, 16, 2**11, 2),
-    ],
+    ("max_tokens", "max_logits", "min_tokens"),
+    # Each model by itself, and all side by side.
+    [(2**20, 2**24, 0), (2**20, 2**24, 2**11), (3, 16, 0), (3, 16, 2**11)],
 )
 @pytest.mark.parametrize("n_history", [1, 2, 3])
 # Few of the tokens that the models know, too.
@@ -77,17 +79,24 @@ def test_a_look_sees_some_tokens_of_the_history(
     max_logits,
     min_tokens,
     n_history,
-    n_jobs,
 ):
     monkeypatch.setattr(_beam, "MAX_TOKENS", max_tokens)
     monkeypatch.setattr(_networks, "MAX_LOGITS", max_logits)
     monkeypatch.setattr(_reading, "MIN_TOKENS", min_tokens)
-    found = looked(models, texts, common, n_history, n_jobs)
+    found = looked(models, texts, common, n_history)
     expected = [
         [look_alone(model, common, text, n_history) for model in models]
         for text in texts
     ]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+    # Some texts with some models, also a model and a text with none.
+    followed = np.random.default_rng(n_history).random(found.shape) < 0.5
+    followed[0], followed[:, -1] = False, False
+    np.testing.assert_allclose(
+        looked(models, texts, common, n_history, followed),
+        np.where(followed, expected, -np.inf),
+        rtol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("n_history", [1, 2])
@@ -111,8 +120,8 @@ def test_memory_of_models_side_by_side_is_bounded(models, common, monkeypatch):
     sizes = []
     score_windows = _beam._score_windows
 
-    def watch(models, **what):
-        scores = score_windows(models, **what)
+    def watch(models, *what):
+        scores = score_windows(models, *what)
         sizes.append(scores.shape)
         return scores
 
@@ -124,6 +133,22 @@ def test_memory_of_models_side_by_side_is_bounded(models, common, monkeypatch):
     monkeypatch.setattr(_reading, "MAX_STATES", 2 * n_windows * 2 * 5)
     looked(models, TEXTS, common)
     assert sizes[1:] == [(2, n_windows)] * 2
+
+
+def test_a_look_is_at_followed_texts_only(models, common, monkeypatch):
+    seen = []
+    read_windows = _networks.Networks.read_windows
+
+    def watch(self, windows):
+        seen.append(len(windows))
+        return read_windows(self, windows)
+
+    monkeypatch.setattr(_networks.Networks, "read_windows", watch)
+    followed = np.zeros((len(TEXTS), len(models)), dtype=bool)
+    followed[TEXTS.index("bbbb"), 1] = True
+    looked(models, TEXTS, common, followed=followed)
+    # The first one, and the three others, which are the same.
+    assert sum(seen) == (3 if common.boundaries else 2)
 
 
 @pytest.mark.parametrize("min_tokens", [0, 2**11])
@@ -149,19 +174,20 @@ def test_what_is_outside_of_the_beam_is_not_read(models, common, monkeypatch):
     texts = sorted({*TEXTS, *"bcy", "ab", "cab", "yx", "aab", "bca", "cc", "xa"})
     encoded = common.encode(texts)
     offsets = np.random.default_rng(0).normal(size=(len(texts), len(models)))
-    n_read = {"look": [], "distinct_log_likelihood": []}
+    n_looked, n_read = [], []
 
-    def watch(name):
-        read = getattr(_beam, name)
+    def watched_look(models, texts, common, compute, followed, **how):
+        n_looked.append(followed.sum())
+        return look(models, texts, common, compute, followed, **how)
 
-        def watched(models, texts, *rest, **how):
-            n_read[name].append(len(models) * len(texts.lengths))
-            return read(models, texts, *rest, **how)
+    read = _scoring.distinct_log_likelihood
 
-        monkeypatch.setattr(_beam, name, watched)
+    def watched_read(models, texts, *rest):
+        n_read.append(len(models) * len(texts.lengths))
+        return read(models, texts, *rest)
 
-    for name in n_read:
-        watch(name)
+    monkeypatch.setattr(_beam, "look", watched_look)
+    monkeypatch.setattr(_scoring, "distinct_log_likelihood", watched_read)
     # Equal texts are read once.
     twice = common.encode(texts + texts[::-1])
     both = np.concatenate([offsets, offsets[::-1]])
@@ -185,9 +211,7 @@ def test_what_is_outside_of_the_beam_is_not_read(models, common, monkeypatch):
         assert followed.any()
         assert (within & ~followed).any()
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    in_looks, in_full = map(sum, n_read.values())
-    assert in_looks == sum(n_expected[:2])
-    assert in_full == n_expected[2]
+    assert [*n_looked, sum(n_read)] == n_expected
 
 
 @pytest.fixture
