@@ -106,11 +106,9 @@ class _LogLikelihoods(nn.Module):
         for k in group:
             model: Any = self.models[k]
             logits, _ = model(getattr(self, f"inputs_{k}")[inputs])
-            wanted = getattr(self, f"targets_{k}")[targets][:, :, None]
-            log_probabilities = model.log_probabilities(logits) - getattr(
-                self, f"log_sizes_{k}"
-            )
-            scores.append(log_probabilities.gather(2, wanted).squeeze(2) * known)
+            wanted = getattr(self, f"targets_{k}")[targets]
+            log_size = getattr(self, f"log_sizes_{k}")[wanted]
+            scores.append((model.log_likelihoods(logits, wanted) - log_size) * known)
         return torch.stack(scores, dim=2)
 
 

@@ -20,7 +20,7 @@ __all__ = [
     "Weights",
     "at_least_float32",
     "join_networks",
-    "mean_log_probabilities",
+    "log_likelihoods",
     "split_networks",
     "weight_shapes",
 ]
@@ -84,22 +84,38 @@ def at_least_float32(logits: torch.Tensor) -> torch.Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def mean_log_probabilities(logits: torch.Tensor, output: str) -> torch.Tensor:
-    """Turn logits into log-probabilities in nats: the mean of the networks'.
+def log_likelihoods(
+    logits: torch.Tensor, targets: torch.Tensor, output: str
+) -> torch.Tensor:
+    """Compute the log-probabilities of targets in nats: of the mean of the networks.
 
     Parameters
     ----------
     logits : tensor of shape (n_networks, ..., n_outputs)
+    targets : tensor of shape (...), int64
+        Of the outputs.
     output : {'softmax', 'sigmoid'}
 
     Returns
     -------
-    log_probabilities : tensor of shape (..., n_outputs)
+    log_likelihood : tensor of the shape of `targets`
     """
+    index = targets.expand(logits.shape[:-1])[..., None]
+    # Of the targets alone: the mean of all outputs would take longer.
+    of_networks = _log_probabilities(logits, output).gather(-1, index).squeeze(-1)
+    return _mean(of_networks)
+
+
+def _log_probabilities(logits: torch.Tensor, output: str) -> torch.Tensor:
+    """Turn logits into log-probabilities in nats, each by itself."""
     if output == "sigmoid":
         logits = F.logsigmoid(logits)
-    log_probabilities = torch.log_softmax(logits, dim=-1)
-    return torch.logsumexp(log_probabilities, dim=0) - math.log(len(logits))
+    return torch.log_softmax(logits, dim=-1)
+
+
+def _mean(log_probabilities: torch.Tensor) -> torch.Tensor:
+    """Compute the logarithm of the mean of the networks' probabilities."""
+    return torch.logsumexp(log_probabilities, dim=0) - math.log(len(log_probabilities))
 
 
 class _WindowDropout(nn.Module):
@@ -280,8 +296,25 @@ class CharLSTM(nn.Module):
         Returns
         -------
         log_probabilities : tensor of shape (..., n_outputs)
+            Of the mean of the networks' probabilities.
         """
-        return mean_log_probabilities(logits, self.output)
+        return _mean(_log_probabilities(logits, self.output))
+
+    def log_likelihoods(
+        self, logits: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
+        """Compute what `log_probabilities` has for targets, which is faster.
+
+        Parameters
+        ----------
+        logits : tensor of shape (n_networks, ..., n_outputs)
+        targets : tensor of shape (...), int64
+
+        Returns
+        -------
+        log_likelihood : tensor of the shape of `targets`
+        """
+        return log_likelihoods(logits, targets, self.output)
 
     def numpy_weights(self) -> Weights:
         """Return a copy of the weights."""

@@ -356,8 +356,7 @@ class Networks:
         for k, module in enumerate(self._modules):
             state = hidden[k].flatten(0, 1), cell[k].flatten(0, 1)
             logits, state = module(of_inputs[k], state)
-            log_proba = module.log_probabilities(logits)
-            scores.append(log_proba.gather(2, outputs[k][:, :, None]).squeeze(2))
+            scores.append(module.log_likelihoods(logits, outputs[k]))
             states.append(state)
         n_layers = len(self._state)
         of_layers = (

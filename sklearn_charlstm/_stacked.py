@@ -13,7 +13,7 @@ import torch
 from sklearn_charlstm._device import Compute, reproducibly, seed_of
 from sklearn_charlstm._estimates import Estimates
 from sklearn_charlstm._loop import check_finite
-from sklearn_charlstm._module import Weights, mean_log_probabilities
+from sklearn_charlstm._module import Weights, log_likelihoods
 from sklearn_charlstm._replay import Replayed
 from sklearn_charlstm._side_by_side import by_length, dropout_masks, steps_of
 from sklearn_charlstm._stack import (
@@ -249,8 +249,8 @@ def _losses(
     is_target = targets != IGNORE
     loss = (losses * is_target * scale[:, :, None]).sum()
     with torch.no_grad():
-        log_p = mean_log_probabilities(logits.transpose(0, 1), output)
-        log_p = log_p.gather(3, targets.clamp(min=0)[..., None]).squeeze(3)
+        known = targets.clamp(min=0)
+        log_p = log_likelihoods(logits.transpose(0, 1), known, output)
         of_models = -(log_p * is_target * weights[:, :, None]).sum(dim=(1, 2))
     return loss, of_models
 

@@ -195,14 +195,9 @@ class _LikelihoodReport(EpochReport):
         self, net: NeuralNet, batch: Any, y_pred: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         targets, weights, *_ = batch[1]
-        log_probabilities = net.module_.log_probabilities(y_pred[0])
-        losses = F.nll_loss(
-            log_probabilities.flatten(0, 1),
-            targets.flatten(),
-            ignore_index=IGNORE,
-            reduction="none",
-        )
-        return _weighted_sum(losses, weights), (targets != IGNORE).sum()
+        is_target = targets != IGNORE
+        losses = -net.module_.log_likelihoods(y_pred[0], targets.clamp(min=0))
+        return _weighted_sum(losses * is_target, weights), is_target.sum()
 
 
 class _Validation(Callback):

@@ -66,6 +66,17 @@ def test_the_probability_is_the_mean_of_the_networks():
     torch.testing.assert_close(module.log_probabilities(logits), expected)
 
 
+@pytest.mark.parametrize("output", ["softmax", "sigmoid"])
+def test_log_likelihoods_are_those_of_the_targets(output):
+    module = make(output=output)
+    logits = torch.randn(4, 3, 2, 5) * 20
+    targets = torch.tensor([[0, 4], [2, 2], [1, 3]])
+    expected = module.log_probabilities(logits).gather(2, targets[..., None])
+    torch.testing.assert_close(
+        module.log_likelihoods(logits, targets), expected.squeeze(2)
+    )
+
+
 @pytest.mark.parametrize(
     ("min_windows", "max_size", "num_layers", "is_side_by_side"),
     [(4, 4, 1, True), (5, 4, 1, False), (4, 3, 1, False), (4, 4, 2, False)],
