@@ -102,10 +102,12 @@ class _LSTM(torch.autograd.Function):
             hidden.unbind(1),
             strict=True,
         )
+        # Transposed, as it comes, it is slow here and fast in `backward`.
+        by_rows = recurrent.contiguous()
         last_cell = last_hidden = None
         for gates_t, take_in, keep, candidate, give_out, cell_t, squashed_t, h in steps:
             if last_hidden is not None:
-                _add_product(gates_t, last_hidden, recurrent)
+                _add_product(gates_t, last_hidden, by_rows)
             gates_t.sigmoid_()
             torch.mul(take_in, candidate, out=cell_t).mul_(4).sub_(take_in, alpha=2)
             if last_cell is not None:
@@ -137,17 +139,28 @@ class _LSTM(torch.autograd.Function):
         by_cell.mul_(give_out).mul_(4)
         # Back through the steps, what they are multiplied with.
         by_gate = of_gates.unflatten(3, (4, -1))
-        first_three, last_one = by_gate[..., :3, :].unbind(1), by_give_out.unbind(1)
+        steps = zip(
+            of_gates.unbind(1),
+            by_gate[..., :3, :].unbind(1),
+            by_give_out.unbind(1),
+            by_cell.unbind(1),
+            keep.unbind(1),
+            # Of the step before, where there is one.
+            [None, *of_hidden[:, :-1].unbind(1)],
+            strict=True,
+        )
         of_hidden_t = of_hidden[:, -1]
         of_cell_t = torch.zeros_like(of_hidden_t)
-        for t in reversed(range(gates.shape[1])):
-            of_cell_t = torch.addcmul(of_cell_t, of_hidden_t, by_cell[:, t])
-            last_one[t].mul_(of_hidden_t)
-            first_three[t].mul_(of_cell_t[:, :, None])
-            if t:
-                of_hidden_t = of_hidden[:, t - 1].clone()
-                _add_product(of_hidden_t, of_gates[:, t], recurrent.mT)
-                of_cell_t.mul_(keep[:, t])
+        for of_gates_t, first_three, last_one, by_cell_t, keep_t, earlier in reversed(
+            [*steps]
+        ):
+            of_cell_t = torch.addcmul(of_cell_t, of_hidden_t, by_cell_t)
+            last_one.mul_(of_hidden_t)
+            first_three.mul_(of_cell_t[:, :, None])
+            if earlier is not None:
+                of_hidden_t = earlier.clone()
+                _add_product(of_hidden_t, of_gates_t, recurrent.mT)
+                of_cell_t.mul_(keep_t)
         before = hidden[:, :-1].flatten(1, 2).to(recurrent.dtype)
         after = of_gates[:, 1:].flatten(1, 2).to(recurrent.dtype)
         return of_gates.flatten(1, 2), torch.bmm(before.mT, after), None
