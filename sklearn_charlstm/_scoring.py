@@ -127,6 +127,11 @@ def groups_that_follow(
     compute : Compute
     max_tokens : int or None
         What a model reads at most, if it is not all tokens of its texts.
+
+    Returns
+    -------
+    groups : list of lists of int
+        The numbers of the models.
     """
     readers: dict[bytes, list[int]] = {}
     for k, column in enumerate(followed.T):
@@ -183,7 +188,7 @@ def followed_log_likelihood(
     groups = groups_that_follow(models, distinct.lengths, followed, compute)
     # Threads pay where each model reads much.
     n_readers = max(1, sum(map(len, groups)))
-    n_tokens = (followed * distinct.lengths[:, None]).sum() // n_readers
+    n_tokens = int(distinct.lengths @ followed.sum(axis=1)) // n_readers
     with in_threads(n_jobs, n_readers, n_tokens) as each:
         for _ in each(read, groups):
             pass
