@@ -170,17 +170,18 @@ class _Windows(NamedTuple):
         cls, ids: NDArray[Any], places: NDArray[np.int64], n_before: NDArray[np.int64]
     ) -> Self:
         """Find them where so many tokens are seen before each place."""
-        tokens = np.unique(ids[max(0, places[0] - n_before.max()) : places[-1] + 1])
+        begin = max(0, places[0] - n_before.max())
+        seen = ids[begin : places[-1] + 1].astype(np.int64)
+        one, number = distinct_numbers(seen, int(seen.max()) + 1)
+        tokens = seen[one]
         of_lengths, which = [], np.empty_like(places)
         n_windows = 0
         for length in range(n_before.max() + 1):
             [chosen] = np.nonzero(n_before == length)
             if not len(chosen):
                 continue
-            columns = [
-                np.searchsorted(tokens, ids[places[chosen] - back])
-                for back in range(length, -1, -1)
-            ]
+            last = places[chosen] - begin
+            columns = [number[last - back] for back in range(length, -1, -1)]
             codes = np.ravel_multi_index(columns, [len(tokens)] * len(columns))
             one, window = distinct_numbers(codes, len(tokens) ** len(columns))
             of_lengths.append(np.stack(columns, axis=1)[one])

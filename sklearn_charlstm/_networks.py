@@ -261,7 +261,8 @@ class Networks:
             log_proba = torch.log_softmax(logits, dim=2).flatten(1)
             log_proba = log_proba.index_select(1, of_outputs)
             # Each by itself: roundings are the same whatever models are beside it.
-            scores.append(torch.logsumexp(log_proba, dim=0))
+            is_one = self._n_networks == 1
+            scores.append(log_proba[0] if is_one else torch.logsumexp(log_proba, dim=0))
         mean = torch.stack(scores) - math.log(self._n_networks)
         return self._shared(mean, levels.targets)
 
