@@ -26,14 +26,18 @@ __all__ = [
     "side_by_side",
 ]
 
-# Bounds on memory: texts read side by side, and their tokens before the scores are
-# handed on. On a CPU the states of more texts do not fit into its cache.
-MAX_TEXTS = 2**10
+# Texts read side by side, of which a CPU's cache holds so many values of hidden states,
+# but of wide networks as many as make the products worth it.
+MAX_VALUES = 2**18
+MIN_TEXTS = 2**9
+
+# Bounds on memory: tokens before the scores are handed on.
 MAX_TOKENS = 2**14
 MAX_STEPS = 256
-# Times as many texts, tokens and logits on a GPU, which is idle with less. It waits for
-# Python in each step, so the most texts are read there, fewer steps at a time.
+# Times as many tokens and logits on a GPU, which is idle with less. It waits for Python
+# in each step, so the most texts are read there, fewer steps at a time.
 ON_GPU = 16
+TEXTS_ON_GPU = 2**14
 STEPS_ON_GPU = 16
 
 # So many steps, of few texts with nothing in common, are left to torch's LSTM on a CPU.
@@ -169,7 +173,10 @@ def read_in_parts(
     on_cpu = compute.device.type == "cpu"
     n_times = 1 if on_cpu else ON_GPU
     max_tokens = max(1, n_times * min(MAX_TOKENS, MAX_LOGITS // n_logits))
-    max_texts = min(n_times * MAX_TEXTS, max_tokens)
+    params = models[0].module_params
+    n_values = params["n_networks"] * params["hidden_size"]
+    max_texts = max(MIN_TEXTS, MAX_VALUES // n_values) if on_cpu else TEXTS_ON_GPU
+    max_texts = min(max_texts, max_tokens)
     groups = [
         Networks(models[group], vocabulary, tokens, compute)
         for group in side_by_side(models, len(encoded.ids), compute)
