@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sklearn_charlstm._device import Compute
+from sklearn_charlstm._device import Compute, reproducibly
 from sklearn_charlstm._networks import Model, Networks
 from sklearn_charlstm._prefixes import distinct_numbers
 from sklearn_charlstm._scoring import (
@@ -90,6 +90,7 @@ def beam_log_likelihood(
     return log_likelihood[number]
 
 
+@reproducibly()
 def look(
     models: Sequence[Model],
     encoded: EncodedTexts,

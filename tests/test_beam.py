@@ -151,6 +151,22 @@ def test_a_look_is_at_followed_texts_only(models, common, monkeypatch):
     assert sum(seen) == (3 if common.boundaries else 2)
 
 
+def test_every_pass_computes_in_one_thread(models, common, monkeypatch, n_threads):
+    seen = []
+    read_levels = _networks.Networks.read_levels
+
+    def watch(self, levels):
+        seen.append(torch.get_num_threads())
+        return read_levels(self, levels)
+
+    monkeypatch.setattr(_networks.Networks, "read_levels", watch)
+    offsets = np.zeros((len(TEXTS), len(models)))
+    encoded = common.encode(TEXTS)
+    beam_log_likelihood(models, encoded, common, CPU, beam=1e6, offsets=offsets)
+    assert set(seen) == {1}
+    assert torch.get_num_threads() == n_threads
+
+
 @pytest.mark.parametrize("min_tokens", [0, 2**11])
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_all_within_a_wide_beam(models, common, monkeypatch, n_jobs, min_tokens):
