@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sklearn_charlstm._device import Compute, reproducibly
+from sklearn_charlstm._device import Compute
 from sklearn_charlstm._networks import Model, Networks
 from sklearn_charlstm._prefixes import distinct_numbers
+from sklearn_charlstm._reading import in_threads
 from sklearn_charlstm._scoring import (
     distinct_texts,
     followed_log_likelihood,
@@ -24,6 +25,9 @@ __all__ = ["beam_log_likelihood", "look"]
 
 # Tokens that are looked at together, which bounds the memory that it takes.
 MAX_TOKENS = 2**18
+
+# So many logits take about as long as a token that is read.
+LOGITS_OF_TOKEN = 2**11
 
 
 def beam_log_likelihood(
@@ -75,39 +79,40 @@ def beam_log_likelihood(
     distinct, offsets = encoded.take(rows), offsets[rows]
     first = [model.first_network() for model in models]
     everywhere = np.ones((len(rows), len(models)), dtype=bool)
-    log_likelihood = look(first, distinct, vocabulary, compute, everywhere, n_history=1)
+    log_likelihood = look(
+        first, distinct, vocabulary, compute, everywhere, n_jobs, n_history=1
+    )
     for width, read in (
         (beam, partial(look, first, n_history=2)),
-        (0.75 * beam, partial(followed_log_likelihood, models, n_jobs=n_jobs)),
+        (0.75 * beam, partial(followed_log_likelihood, models)),
     ):
         scores = log_likelihood + offsets
         within = scores >= scores.max(axis=1, keepdims=True) - width
         log_likelihood[~within] = -np.inf
         is_open = within.sum(axis=1) > 1
         log_likelihood[is_open] = read(
-            distinct.where(is_open), vocabulary, compute, within[is_open]
+            distinct.where(is_open), vocabulary, compute, within[is_open], n_jobs
         )
     return log_likelihood[number]
 
 
-@reproducibly()
 def look(
     models: Sequence[Model],
     encoded: EncodedTexts,
     vocabulary: Vocabulary,
     compute: Compute,
     followed: NDArray[np.bool_],
+    n_jobs: int | None,
     *,
     n_history: int,
 ) -> NDArray[np.float64]:
     """Compute log p(text) where the models see some tokens of the history only.
 
-    What a model expects after them is computed once, however much text there is. There
-    is so little to compute that threads would wait for each other.
+    What a model expects after them is computed once, however much text there is.
 
     Parameters
     ----------
-    models, encoded, vocabulary, compute
+    models, encoded, vocabulary, compute, n_jobs
         As of `text_log_likelihood`.
     followed : ndarray of shape (n_texts, n_models), bool
         Which models look at which texts.
@@ -129,22 +134,26 @@ def look(
         n_before = np.minimum(places - starts[text], n_history)
         windows = _Windows.at(ids, places, n_before)
         texts = slice(text[0], text[-1] + 1)
-        text -= text[0]
-        n_texts = text[-1] + 1
-        for group in groups_that_follow(
-            models, lengths[texts], followed[texts], compute, windows.n_distinct
-        ):
-            is_followed = followed[texts, group[0]]
-            chosen: Any = slice(None)
-            if not is_followed.all():
-                chosen = np.flatnonzero(is_followed[text])
-            of_group = [models[k] for k in group]
-            which = windows.which[chosen]
-            scores = _score_windows(of_group, windows, which, vocabulary, compute)
-            for k, of_model in zip(group, scores, strict=True):
-                log_likelihood[k, texts] += np.bincount(
-                    text[chosen], of_model[which], n_texts
-                )
+        # In a text without a token there is nothing to look at.
+        looked_at = followed[texts] & (lengths[texts, None] > 0)
+        sums = partial(
+            _sums,
+            models=models,
+            windows=windows,
+            text=text - text[0],
+            followed=looked_at,
+            common=vocabulary,
+            compute=compute,
+        )
+        n_windows = windows.n_distinct
+        groups = groups_that_follow(
+            models, lengths[texts], looked_at, compute, n_windows
+        )
+        n_outputs = np.mean([model.vocabulary.n_outputs for model in models])
+        n_tokens = int(n_windows * n_outputs) // LOGITS_OF_TOKEN
+        with in_threads(n_jobs, max(1, len(groups)), n_tokens) as each:
+            for group, of_group in zip(groups, each(sums, groups), strict=True):
+                log_likelihood[group, texts] += of_group
     return log_likelihood.T
 
 
@@ -195,31 +204,67 @@ class _Windows(NamedTuple):
         """How many different ones there are."""
         return sum(map(len, self.of_lengths))
 
+    def at_some(self, chosen: NDArray[np.int64]) -> Self:
+        """Return what is seen at some of the places."""
+        which = self.which[chosen]
+        is_seen = np.zeros(self.n_distinct, dtype=bool)
+        is_seen[which] = True
+        ends = np.cumsum([*map(len, self.of_lengths)])
+        of_lengths = [
+            windows[seen]
+            for windows, seen in zip(
+                self.of_lengths, np.split(is_seen, ends[:-1]), strict=True
+            )
+            if seen.any()
+        ]
+        is_there = np.zeros(len(self.tokens), dtype=bool)
+        for windows in of_lengths:
+            is_there[windows] = True
+        number = np.cumsum(is_there) - 1
+        return type(self)(
+            self.tokens[is_there],
+            [number[windows] for windows in of_lengths],
+            (np.cumsum(is_seen) - 1)[which],
+        )
 
-@torch.inference_mode()
-def _score_windows(
+
+def _sums(
+    group: list[int],
     models: Sequence[Model],
     windows: _Windows,
-    which: NDArray[np.int64],
+    text: NDArray[np.int64],
+    followed: NDArray[np.bool_],
     common: Vocabulary,
     compute: Compute,
 ) -> NDArray[np.float64]:
-    """Compute log p(last token | the others) of some windows.
+    """Add up what models find at the places of the texts that they follow.
+
+    Returns
+    -------
+    sums : ndarray of shape (n_models of the group, n_texts), float64
+    """
+    is_followed = followed[:, group[0]]
+    if not is_followed.all():
+        chosen = np.flatnonzero(is_followed[text])
+        text, windows = text[chosen], windows.at_some(chosen)
+    scores = _score_windows([models[k] for k in group], windows, common, compute)
+    return np.stack(
+        [
+            np.bincount(text, of_model[windows.which], len(followed))
+            for of_model in scores
+        ]
+    )
+
+
+@torch.inference_mode()
+def _score_windows(
+    models: Sequence[Model], windows: _Windows, common: Vocabulary, compute: Compute
+) -> NDArray[np.float64]:
+    """Compute log p(last token | the others) of the different windows.
 
     Returns
     -------
     log_likelihood : ndarray of shape (n_models, n_windows), float64
-        0 for those that are not asked for.
     """
-    is_asked = np.zeros(windows.n_distinct, dtype=bool)
-    is_asked[which] = True
     networks = Networks(models, common, windows.tokens, compute)
-    log_likelihood = np.zeros((len(models), len(is_asked)))
-    n_before = 0
-    for of_length in windows.of_lengths:
-        asked = np.flatnonzero(is_asked[n_before : n_before + len(of_length)])
-        if len(asked):
-            scores = networks.read_windows(of_length[asked])
-            log_likelihood[:, n_before + asked] = scores
-        n_before += len(of_length)
-    return log_likelihood
+    return np.hstack([networks.read_windows(part) for part in windows.of_lengths])

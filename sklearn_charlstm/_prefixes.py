@@ -116,7 +116,7 @@ class PrefixTree:
 
 
 def distinct_numbers(numbers: _Ints, n_possible: int) -> tuple[_Ints, _Ints]:
-    """Return where each distinct number is once, the smallest first, and which it is.
+    """Return one place of each distinct number, the smallest first, and which it is.
 
     As `np.unique` does, but it sorts only where that is the best that can be done.
 
@@ -132,9 +132,9 @@ def distinct_numbers(numbers: _Ints, n_possible: int) -> tuple[_Ints, _Ints]:
         is_first = np.append(True, steps > 0)
         return np.flatnonzero(is_first), np.cumsum(is_first) - 1
     if n_possible <= FEW_POSSIBLE * len(numbers):
-        place = np.full(n_possible, -1)
-        place[numbers] = np.arange(len(numbers))
-        is_there = place >= 0
-        return place[is_there], (np.cumsum(is_there) - 1)[numbers]
-    _, place, which = np.unique(numbers, return_index=True, return_inverse=True)
-    return place, which
+        one = np.full(n_possible, -1)
+        one[numbers] = np.arange(len(numbers))
+        is_there = one >= 0
+        return one[is_there], (np.cumsum(is_there) - 1)[numbers]
+    _, one, which = np.unique(numbers, return_index=True, return_inverse=True)
+    return one, which

@@ -28,7 +28,7 @@ __all__ = [
 
 # Texts read side by side, of which a CPU's cache holds so many values of hidden states,
 # but of wide networks as many as make the products worth it.
-MAX_VALUES = 2**18
+VALUES_IN_CACHE = 2**18
 MIN_TEXTS = 2**9
 
 # Bounds on memory: tokens before the scores are handed on.
@@ -69,7 +69,7 @@ def in_threads(n_jobs: int | None, n_models: int, n_tokens: int) -> Iterator[Map
     n_models : int
         That read, by themselves or side by side.
     n_tokens : int
-        Of the texts that they read.
+        That each reads.
     """
     n_threads = 1
     if n_tokens >= MIN_TOKENS:
@@ -175,7 +175,7 @@ def read_in_parts(
     max_tokens = max(1, n_times * min(MAX_TOKENS, MAX_LOGITS // n_logits))
     params = models[0].module_params
     n_values = params["n_networks"] * params["hidden_size"]
-    max_texts = max(MIN_TEXTS, MAX_VALUES // n_values) if on_cpu else TEXTS_ON_GPU
+    max_texts = max(MIN_TEXTS, VALUES_IN_CACHE // n_values) if on_cpu else TEXTS_ON_GPU
     max_texts = min(max_texts, max_tokens)
     groups = [
         Networks(models[group], vocabulary, tokens, compute)

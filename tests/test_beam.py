@@ -53,19 +53,23 @@ def look_alone(model, common, text, n_history):
     return total
 
 
-def looked(models, texts, common, n_history=1, followed=None):
+def looked(models, texts, common, n_history=1, followed=None, n_jobs=1):
     """Look at texts under all models, or those that follow them."""
     if followed is None:
         followed = np.ones((len(texts), len(models)), dtype=bool)
-    return look(
-        models, common.encode(texts), common, CPU, followed, n_history=n_history
-    )
+    encoded = common.encode(texts)
+    return look(models, encoded, common, CPU, followed, n_jobs, n_history=n_history)
 
 
 @pytest.mark.parametrize(
-    ("max_tokens", "max_logits", "min_tokens"),
-    # Each model by itself, and all side by side.
-    [(2**20, 2**24, 0), (2**20, 2**24, 2**11), (3, 16, 0), (3, 16, 2**11)],
+    ("max_tokens", "max_logits", "min_tokens", "n_jobs"),
+    # Each model by itself, perhaps in a thread, and all side by side.
+    [
+        (2**20, 2**24, 0, 2),
+        (2**20, 2**24, 2**11, 1),
+        (3, 16, 0, 1),
+        (3, 16, 2**11, 2),
+    ],
 )
 @pytest.mark.parametrize("n_history", [1, 2, 3])
 # Few of the tokens that the models know, too.
@@ -79,21 +83,22 @@ def test_a_look_sees_some_tokens_of_the_history(
     max_logits,
     min_tokens,
     n_history,
+    n_jobs,
 ):
     monkeypatch.setattr(_beam, "MAX_TOKENS", max_tokens)
     monkeypatch.setattr(_networks, "MAX_LOGITS", max_logits)
     monkeypatch.setattr(_reading, "MIN_TOKENS", min_tokens)
-    found = looked(models, texts, common, n_history)
+    found = looked(models, texts, common, n_history, n_jobs=n_jobs)
     expected = [
         [look_alone(model, common, text, n_history) for model in models]
         for text in texts
     ]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    # Some texts with some models, also a model and a text with none.
-    followed = np.random.default_rng(n_history).random(found.shape) < 0.5
-    followed[0], followed[:, -1] = False, False
+    # Some texts with some models: two with the same, one with others, one with none.
+    followed = np.zeros(found.shape, dtype=bool)
+    followed[1:, :2] = followed[::2, 2] = True
     np.testing.assert_allclose(
-        looked(models, texts, common, n_history, followed),
+        looked(models, texts, common, n_history, followed, n_jobs),
         np.where(followed, expected, -np.inf),
         rtol=1e-5,
     )
@@ -136,19 +141,21 @@ def test_memory_of_models_side_by_side_is_bounded(models, common, monkeypatch):
 
 
 def test_a_look_is_at_followed_texts_only(models, common, monkeypatch):
-    seen = []
-    read_windows = _networks.Networks.read_windows
+    sizes = []
+    score_windows = _beam._score_windows
 
-    def watch(self, windows):
-        seen.append(len(windows))
-        return read_windows(self, windows)
+    def watch(models, windows, *what):
+        scores = score_windows(models, windows, *what)
+        sizes.append((len(models), len(windows.tokens), scores.shape))
+        return scores
 
-    monkeypatch.setattr(_networks.Networks, "read_windows", watch)
+    monkeypatch.setattr(_beam, "_score_windows", watch)
     followed = np.zeros((len(TEXTS), len(models)), dtype=bool)
-    followed[TEXTS.index("bbbb"), 1] = True
+    followed[TEXTS.index("bbbb"), 1:3] = True
     looked(models, TEXTS, common, followed=followed)
-    # The first one, and the three others, which are the same.
-    assert sum(seen) == (3 if common.boundaries else 2)
+    # The first token and the three others, which are the same; perhaps the end.
+    n_more = int(common.boundaries)
+    assert sizes == [(2, 1 + n_more, (2, 2 + n_more))]
 
 
 def test_every_pass_computes_in_one_thread(models, common, monkeypatch, n_threads):
@@ -192,9 +199,9 @@ def test_what_is_outside_of_the_beam_is_not_read(models, common, monkeypatch):
     offsets = np.random.default_rng(0).normal(size=(len(texts), len(models)))
     n_looked, n_read = [], []
 
-    def watched_look(models, texts, common, compute, followed, **how):
+    def watched_look(models, texts, common, compute, followed, *rest, **how):
         n_looked.append(followed.sum())
-        return look(models, texts, common, compute, followed, **how)
+        return look(models, texts, common, compute, followed, *rest, **how)
 
     read = _scoring.distinct_log_likelihood
 

@@ -72,6 +72,19 @@ def test_batches_and_chunks_change_nothing(
         assert scores.dtype == np.float64
 
 
+@pytest.mark.parametrize(
+    ("in_cache", "at_least", "n_at_once"), [(40, 1, 4), (40, 5, 5), (2**18, 1, 9)]
+)
+def test_texts_side_by_side(model, monkeypatch, in_cache, at_least, n_at_once):
+    # The model has two networks of five units.
+    monkeypatch.setattr(_reading, "VALUES_IN_CACHE", in_cache)
+    monkeypatch.setattr(_reading, "MIN_TEXTS", at_least)
+    encoded = model.vocabulary.encode(["abc"] * 9)
+    parts = _reading.read_in_parts([model], encoded, model.vocabulary, CPU, map)
+    texts, _ = next(parts)
+    assert texts == slice(0, n_at_once)
+
+
 def test_order_of_rows_is_of_no_account_to_the_last_bit(model, monkeypatch):
     monkeypatch.setattr(_reading, "MAX_TOKENS", 12)
     scores = score(model, TEXTS)
