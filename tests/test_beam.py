@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -156,6 +158,27 @@ def test_a_look_is_at_followed_texts_only(models, common, monkeypatch):
     # The first token and the three others, which are the same; perhaps the end.
     n_more = int(common.boundaries)
     assert sizes == [(2, 1 + n_more, (2, 2 + n_more))]
+
+
+@pytest.mark.parametrize(("logits_of_token", "in_threads"), [(1, True), (2**20, False)])
+def test_large_alphabets_are_looked_at_in_threads(
+    models, common, monkeypatch, logits_of_token, in_threads
+):
+    monkeypatch.setattr(_beam, "LOGITS_OF_TOKEN", logits_of_token)
+    monkeypatch.setattr(_reading, "MIN_TOKENS", 20)
+    monkeypatch.setattr(_reading, "cpu_count", lambda: 2)
+    # Each model by itself.
+    monkeypatch.setattr(_reading, "MAX_STATES", 1)
+    names = set()
+    score_windows = _beam._score_windows
+
+    def watch(*what):
+        names.add(threading.current_thread().name)
+        return score_windows(*what)
+
+    monkeypatch.setattr(_beam, "_score_windows", watch)
+    looked(models, TEXTS, common, n_jobs=2)
+    assert (threading.current_thread().name not in names) == in_threads
 
 
 def test_every_pass_computes_in_one_thread(models, common, monkeypatch, n_threads):
