@@ -21,6 +21,7 @@ __all__ = [
     "at_least_float32",
     "join_networks",
     "log_likelihoods",
+    "log_probabilities",
     "split_networks",
     "weight_shapes",
 ]
@@ -85,29 +86,38 @@ def at_least_float32(logits: torch.Tensor) -> torch.Tensor:
 
 
 def log_likelihoods(
-    logits: torch.Tensor, targets: torch.Tensor, output: str
+    log_probabilities: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
     """Compute the log-probabilities of targets in nats: of the mean of the networks.
 
     Parameters
     ----------
-    logits : tensor of shape (n_networks, ..., n_outputs)
+    log_probabilities : tensor of shape (n_networks, ..., n_outputs)
+        In nats.
     targets : tensor of shape (...), int64
         Of the outputs.
-    output : {'softmax', 'sigmoid'}
 
     Returns
     -------
     log_likelihood : tensor of the shape of `targets`
     """
-    index = targets.expand(logits.shape[:-1])[..., None]
+    index = targets.expand(log_probabilities.shape[:-1])[..., None]
     # Of the targets alone: the mean of all outputs would take longer.
-    of_networks = _log_probabilities(logits, output).gather(-1, index).squeeze(-1)
-    return _mean(of_networks)
+    return _mean(log_probabilities.gather(-1, index).squeeze(-1))
 
 
-def _log_probabilities(logits: torch.Tensor, output: str) -> torch.Tensor:
-    """Turn logits into log-probabilities in nats, each by itself."""
+def log_probabilities(logits: torch.Tensor, output: str) -> torch.Tensor:
+    """Turn logits into log-probabilities in nats, of each network by itself.
+
+    Parameters
+    ----------
+    logits : tensor of shape (..., n_outputs)
+    output : {'softmax', 'sigmoid'}
+
+    Returns
+    -------
+    log_probabilities : tensor of the shape of `logits`
+    """
     if output == "sigmoid":
         logits = F.logsigmoid(logits)
     return torch.log_softmax(logits, dim=-1)
@@ -298,7 +308,7 @@ class CharLSTM(nn.Module):
         log_probabilities : tensor of shape (..., n_outputs)
             Of the mean of the networks' probabilities.
         """
-        return _mean(_log_probabilities(logits, self.output))
+        return _mean(log_probabilities(logits, self.output))
 
     def log_likelihoods(
         self, logits: torch.Tensor, targets: torch.Tensor
@@ -314,7 +324,7 @@ class CharLSTM(nn.Module):
         -------
         log_likelihood : tensor of the shape of `targets`
         """
-        return log_likelihoods(logits, targets, self.output)
+        return log_likelihoods(log_probabilities(logits, self.output), targets)
 
     def numpy_weights(self) -> Weights:
         """Return a copy of the weights."""

@@ -241,17 +241,16 @@ def _losses(
     of_models : tensor of shape (n_models,)
         Negative log-likelihood in nats, summed over the targets.
     """
-    criterion, settings = CRITERIA[output]
     wanted = wanted[:, None].expand(logits.shape)
-    losses = criterion(**settings)(logits.flatten(0, 3), wanted.flatten(0, 3))
+    losses, log_p = CRITERIA[output]()(logits.flatten(0, 3), wanted.flatten(0, 3))
     # Each network by itself, as in `train`.
     losses = losses.view(logits.shape[:-1]).mean(dim=1)
     is_target = targets != IGNORE
     loss = (losses * is_target * scale[:, :, None]).sum()
     with torch.no_grad():
-        known = targets.clamp(min=0)
-        log_p = log_likelihoods(logits.transpose(0, 1), known, output)
-        of_models = -(log_p * is_target * weights[:, :, None]).sum(dim=(1, 2))
+        of_networks = log_p.view(logits.shape).transpose(0, 1)
+        log_likelihood = log_likelihoods(of_networks, targets.clamp(min=0))
+        of_models = -(log_likelihood * is_target * weights[:, :, None]).sum(dim=(1, 2))
     return loss, of_models
 
 

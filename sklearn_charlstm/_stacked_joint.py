@@ -18,7 +18,7 @@ from sklearn_charlstm._discriminative import (
 )
 from sklearn_charlstm._joint_batches import MAX_GROUP, GroupBatches
 from sklearn_charlstm._loop import check_finite
-from sklearn_charlstm._module import Weights, log_likelihoods
+from sklearn_charlstm._module import Weights, log_likelihoods, log_probabilities
 from sklearn_charlstm._replay import Replayed
 from sklearn_charlstm._side_by_side import by_length, dropout_masks, steps_of
 from sklearn_charlstm._stack import (
@@ -208,11 +208,8 @@ class _Training:
             logits = self._now.logits(
                 parameters, own_inputs.view(-1, *inputs.shape[1:]), *masks
             )
-        scores = log_likelihoods(
-            logits.flatten(1, 2)[None],
-            target_of.gather(1, ids),
-            self._params["output"],
-        )
+        log_p = log_probabilities(logits.flatten(1, 2)[None], self._params["output"])
+        scores = log_likelihoods(log_p, target_of.gather(1, ids))
         scores = (scores - log_size_of.gather(1, ids)).view(
             len(inputs), self._size, *inputs.shape[1:]
         )

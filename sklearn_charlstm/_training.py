@@ -23,7 +23,12 @@ from sklearn_charlstm._loop import (
     Interrupted,
     RunningAverage,
 )
-from sklearn_charlstm._module import CharLSTM, Weights
+from sklearn_charlstm._module import (
+    CharLSTM,
+    Weights,
+    log_likelihoods,
+    log_probabilities,
+)
 from sklearn_charlstm._optimizer import AdamW
 from sklearn_charlstm._windows import IGNORE, WindowBatches
 
@@ -149,25 +154,39 @@ class EarlyStopping:
         return len(self.curve) - 1 - best_epoch >= self.n_iter_no_change
 
 
+class _CrossEntropy(nn.Module):
+    """torch's, but with the log-probabilities that it is computed from."""
+
+    def forward(
+        self, logits: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        log_p = log_probabilities(logits, "softmax")
+        if targets.is_floating_point():
+            losses = -(log_p * targets).sum(dim=-1)
+        else:
+            losses = F.nll_loss(log_p, targets, reduction="none")
+        return losses, log_p.detach()
+
+
 class _BinaryCrossEntropy(nn.Module):
-    """One yes-or-no question per token, summed over the tokens.
+    """One yes-or-no question per token, summed over the tokens."""
 
-    As of torch's cross-entropy the targets are ids or probabilities.
-    """
-
-    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, logits: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         if not targets.is_floating_point():
             targets = F.one_hot(targets.clamp(min=0), logits.shape[-1])
         losses = F.binary_cross_entropy_with_logits(
             logits, targets.to(logits.dtype), reduction="none"
         )
-        return losses.sum(dim=-1)
+        return losses.sum(dim=-1), log_probabilities(logits.detach(), "sigmoid")
 
 
-# For each kind of output: a criterion and its settings.
-CRITERIA: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
-    "softmax": (nn.CrossEntropyLoss, {"reduction": "none"}),
-    "sigmoid": (_BinaryCrossEntropy, {}),
+# For each kind of output: from logits and targets, ids or probabilities, to losses and
+# log-probabilities.
+CRITERIA: dict[str, type[nn.Module]] = {
+    "softmax": _CrossEntropy,
+    "sigmoid": _BinaryCrossEntropy,
 }
 
 
@@ -196,7 +215,7 @@ class _LikelihoodReport(EpochReport):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         targets, weights, *_ = batch[1]
         is_target = targets != IGNORE
-        losses = -net.module_.log_likelihoods(y_pred[0], targets.clamp(min=0))
+        losses = -log_likelihoods(net.log_probabilities_, targets.clamp(min=0))
         return _weighted_sum(losses * is_target, weights), is_target.sum()
 
 
@@ -257,7 +276,9 @@ class _LanguageModelNet(BatchesNet):
             [wanted] = self.estimates(targets[None], nodes[None], beyond[None], n_kept)
         # Each network by itself: they differ in their initial weights and in dropout.
         expanded = wanted.expand(len(logits), *wanted.shape)
-        losses = self.criterion_(logits.flatten(0, 2), expanded.flatten(0, 2))
+        losses, log_p = self.criterion_(logits.flatten(0, 2), expanded.flatten(0, 2))
+        # The report needs them too.
+        self.log_probabilities_ = log_p.view(logits.shape)
         is_target = targets != IGNORE
         mean_losses = losses.view(logits.shape[:3]).mean(dim=0) * is_target
         return _weighted_sum(mean_losses, weights) / is_target.sum().clamp(min=1)
@@ -371,10 +392,8 @@ def train(
     estimates = None
     if batches.estimates is not None:
         estimates = Estimates([batches.estimates], compute.device)
-    criterion, criterion_settings = CRITERIA[module_params["output"]]
     settings = {
-        "criterion": criterion,
-        **{f"criterion__{key}": value for key, value in criterion_settings.items()},
+        "criterion": CRITERIA[module_params["output"]],
         "optimizer": AdamW,
         "optimizer__weight_decay": weight_decay,
         # Not every optimizer that may be asked for has one kernel for all weights.
