@@ -8,10 +8,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Level", "PrefixTree", "distinct_numbers"]
+__all__ = ["FEW_TEXTS", "MIN_STEPS", "Level", "PrefixTree", "distinct_numbers"]
 
 # One text of so many that shares its history is not worth looking for.
 FEW_SHARE = 64
+
+# So many steps of few texts are left to torch's LSTM on a CPU: many times as fast, so
+# that what they have in common is read once for each.
+MIN_STEPS = 32
+FEW_TEXTS = 16
 
 # Where so many times as many numbers are possible as there are, a table of them is
 # faster than to sort.
@@ -66,7 +71,7 @@ class PrefixTree:
     ----------
     are_apart : bool
         Whether hardly two texts, of those that are long enough, have a history in
-        common: there is little more to share, and each text has its own.
+        common, or there are few and they go on for long: each text has its own.
     """
 
     def __init__(
@@ -88,11 +93,15 @@ class PrefixTree:
     def next_level(self) -> Level:
         """Read one more token of the texts that have one, until all are apart."""
         n_texts = int(np.count_nonzero(self._lengths > self._length))
+        # The longest but one: there is nobody that the longest shares more with.
+        n_shared = self._lengths[:2][-1] - self._length
         tokens = self._token_at(self._starts[:n_texts] + self._length)
         self._length += 1
         prefixes = self._prefix[:n_texts]
         one, history = distinct_numbers(prefixes, len(self._last))
-        self.are_apart = len(one) >= n_texts - n_texts // FEW_SHARE
+        self.are_apart = len(one) >= n_texts - n_texts // FEW_SHARE or (
+            n_texts <= FEW_TEXTS and n_shared >= MIN_STEPS
+        )
         if self.are_apart:
             # From here on text i is history i is prefix i.
             each = np.arange(n_texts)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sklearn_charlstm._device import Compute, n_devices, on_device, reproducibly
 from sklearn_charlstm._networks import MAX_LOGITS, Levels, Model, Networks
-from sklearn_charlstm._prefixes import Level, PrefixTree
+from sklearn_charlstm._prefixes import FEW_TEXTS, MIN_STEPS, Level, PrefixTree
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
 __all__ = [
@@ -39,10 +39,6 @@ MAX_STEPS = 256
 ON_GPU = 16
 TEXTS_ON_GPU = 2**14
 STEPS_ON_GPU = 16
-
-# So many steps, of few texts with nothing in common, are left to torch's LSTM on a CPU.
-MIN_STEPS = 32
-FEW_TEXTS = 16
 
 # Fewer tokens are read before threads have started.
 MIN_TOKENS = 2**11

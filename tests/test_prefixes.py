@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from sklearn_charlstm._prefixes import PrefixTree, distinct_numbers
+from sklearn_charlstm._prefixes import (
+    FEW_TEXTS,
+    MIN_STEPS,
+    PrefixTree,
+    distinct_numbers,
+)
 
 FIRST_INPUT = 9
 
@@ -24,7 +29,8 @@ def read(texts):
                 for source, token in zip(level.source, level.inputs, strict=True)
             ]
         else:
-            assert level.inputs.tolist() == [FIRST_INPUT]
+            assert set(level.inputs.tolist()) == {FIRST_INPUT}
+            histories *= len(level.inputs)
         prefixes = [
             (*histories[history], token)
             for history, token in zip(level.history, level.targets, strict=True)
@@ -75,3 +81,16 @@ def test_distinct_numbers(n_possible, in_order):
     place, which = distinct_numbers(numbers, n_possible)
     np.testing.assert_array_equal(numbers[place], expected)
     np.testing.assert_array_equal(which, expected_which)
+
+
+def test_few_long_texts_are_apart():
+    longer, shorter = (0,) * (MIN_STEPS + 2), (0,) * (MIN_STEPS + 1) + (1,)
+    short = [(1, k % 8, k // 8) for k in range(FEW_TEXTS)]
+    _, levels = read([longer, shorter])
+    assert levels[0][2]
+    # As soon as there are few.
+    _, levels = read([(*longer, 0, 0), (*shorter, 0, 0), *short])
+    assert [are_apart for *_, are_apart in levels[:4]] == [False, False, False, True]
+    # They have not much more in common.
+    _, levels = read([longer[:-3], shorter[3:]])
+    assert not levels[0][2]
