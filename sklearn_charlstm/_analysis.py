@@ -3,8 +3,18 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 import re
+import unicodedata
 import warnings
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Hashable,
+    Iterable,
+    Mapping,
+    Sequence,
+    Set,
+)
+from functools import lru_cache
 from itertools import compress
 from numbers import Real
 from typing import Any, Literal
@@ -19,13 +29,15 @@ __all__ = [
     "analyze",
     "analyze_weighted",
     "check_labels",
+    "continues_word",
     "is_missing",
     "joined",
 ]
 
 Analyzer = Literal["char", "byte", "word"] | Callable[[Any], Iterable[Hashable]]
 
-_WORD_OR_MARK = re.compile(r"\w+|[^\w\s]")
+# Weights that differ by more have no ratio in float32.
+MAX_WEIGHT_RATIO = 1e30
 
 
 def _characters(text: str) -> Sequence[str]:
@@ -37,10 +49,35 @@ def _utf8_bytes(text: str) -> Sequence[int]:
     return text.encode("utf-8", "surrogatepass")
 
 
+def continues_word(character: str) -> bool:
+    """Tell whether a character is a letter, digit or underscore, or part of one.
+
+    Combining marks are: vowel signs of Devanagari, an accent that follows its letter;
+    and the two joiners, which stand between letters.
+    """
+    return bool(re.match(r"\w", character)) or _is_mark(character)
+
+
+def _is_mark(character: str) -> bool:
+    joiners = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
+    return unicodedata.category(character)[0] == "M" or character in joiners
+
+
+@lru_cache
+def _word_or_other(marks: str) -> re.Pattern[str]:
+    # For re a mark is no part of a word.
+    return re.compile(rf"\w[\w{marks}]*|[^\w\s]")
+
+
+def _words(text: str) -> Sequence[str]:
+    marks = "".join(sorted(filter(_is_mark, set(text))))
+    return _word_or_other(marks).findall(text)
+
+
 _ANALYZERS: dict[str, Callable[[str], Sequence[Hashable]]] = {
     "char": _characters,
     "byte": _utf8_bytes,
-    "word": _WORD_OR_MARK.findall,
+    "word": _words,
 }
 
 
@@ -71,7 +108,7 @@ def analyze(X: Collection[Any], analyzer: Analyzer) -> list[Sequence[Hashable]]:
         if set(map(type, texts)) != {str}:
             texts = [_check_text(text, row) for row, text in enumerate(texts)]
         return [*map(_ANALYZERS[analyzer], texts)]
-    return [_check_tokens(analyzer(sample), row) for row, sample in enumerate(X)]
+    return [_tokens(analyzer, sample, row) for row, sample in enumerate(X)]
 
 
 def joined(tokens: Iterable[Any], analyzer: Analyzer) -> Any:
@@ -103,7 +140,8 @@ def _check_container(X: object) -> None:
             f"X must be a sequence of texts, got one {type(X).__name__}; "
             "put a single text in a list: [text]."
         )
-    if isinstance(X, Mapping) or not (hasattr(X, "__len__") and hasattr(X, "__iter__")):
+    has_no_order = isinstance(X, (Mapping, Set))
+    if has_no_order or not (hasattr(X, "__len__") and hasattr(X, "__iter__")):
         raise TypeError(
             "X must be a sequence of texts (list, tuple, 1-D array or Series), "
             f"got {type(X).__name__}."
@@ -112,7 +150,8 @@ def _check_container(X: object) -> None:
     if shape is not None and len(shape) != 1:
         raise ValueError(
             "X must be one-dimensional, one text per sample, got "
-            f"{type(X).__name__} of shape {tuple(shape)}; pass a single column."
+            f"{type(X).__name__} of shape {tuple(shape)}; pass one column of a table "
+            "as a Series, X['name'], or the texts of an array as X.ravel()."
         )
     if len(X) == 0:
         raise ValueError(
@@ -156,14 +195,25 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, Real) and value != value)
 
 
-def _check_tokens(tokens: Iterable[Hashable], row: int) -> Sequence[Hashable]:
+def _tokens(
+    analyzer: Callable[[Any], Iterable[Hashable]], sample: Any, row: int
+) -> Sequence[Hashable]:
     try:
-        tokens = tuple(tokens)
+        tokens = tuple(analyzer(sample))
         hash(tokens)
     except TypeError as error:
         raise TypeError(
-            f"X[{row}]: `analyzer` must return a sequence of hashable tokens: {error}."
+            f"X[{row}] is {type(sample).__name__}; `analyzer` must take it and return "
+            f"a sequence of hashable tokens: {error}. A single sample goes in a list: "
+            "[sample]."
         ) from error
+    for token in tokens:
+        # None is a token like any other, and equal to itself.
+        if token is not None and is_missing(token):
+            raise ValueError(
+                f"X[{row}]: `analyzer` returned a missing value ({token!r}), which is "
+                "not equal to itself; let it return another token in its place."
+            )
     return tokens
 
 
@@ -204,6 +254,13 @@ def analyze_weighted(
     if not weights.any():
         raise ValueError("Sample weights must contain at least one non-zero number.")
     kept = weights > 0
+    largest = weights.max()
+    if weights[kept].min() < largest / MAX_WEIGHT_RATIO or largest > 1e300:
+        raise ValueError(
+            "Sample weights other than 0 must not differ by more than a factor of "
+            f"{MAX_WEIGHT_RATIO:.0e}, nor be above 1e300; got {weights[kept].min()} "
+            f"to {largest}. Only their ratios count."
+        )
     return list(compress(sequences, kept)), weights[kept], kept
 
 
@@ -221,7 +278,8 @@ def check_labels(labels: ArrayLike, name: str) -> NDArray[Any]:
     labels : ndarray of shape (n_labels,)
     """
     array: NDArray[Any] = column_or_1d(labels, warn=True)
-    for row, label in enumerate(array):
+    # A list of str becomes an array in which NaN is the str 'nan'.
+    for row, label in enumerate(labels if isinstance(labels, list) else array):
         if is_missing(label):
             raise ValueError(
                 f"{name}[{row}] is a missing value ({label!r}); drop the sample."

@@ -4,7 +4,7 @@
 
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,12 +28,14 @@ __all__ = [
 # Texts that are continued side by side.
 MAX_ROWS = 2**10
 
+# Log-probabilities that are computed at a time while a beginning is read.
+MAX_OUTPUTS = 2**20
+
 # What comes later says little about a gap.
 MAX_END = 64
 
 _Tokens = Sequence[Hashable]
 _LogProba = NDArray[np.float64]
-_State = tuple[torch.Tensor, torch.Tensor]
 
 
 class _Reader:
@@ -76,18 +78,26 @@ class _Reader:
             [[*map(vocabulary.__getitem__, beginning)] for beginning in beginnings],
             dtype=np.int64,
         )
-        first = np.full((len(ids), 1), vocabulary.first_input)
-        steps = self._advance(np.hstack([first, vocabulary.as_inputs(ids)]), None)
-        known, outputs, log_share = vocabulary.shares(ids)
-        of_ids = np.take_along_axis(steps[:, :-1], outputs[:, :, None], axis=2)
-        self.log_likelihood = (np.where(known, of_ids.squeeze(2), 0) + log_share).sum(
-            axis=1
-        )
+        self.log_likelihood = np.zeros(len(ids))
+        self._state: Any = None
+        last_input = np.full((len(ids), 1), vocabulary.first_input)
+        # In blocks: there is a row of all outputs for each token.
+        n_steps = max(1, MAX_OUTPUTS // (len(ids) * vocabulary.n_outputs))
+        for begin in range(0, ids.shape[1], n_steps):
+            block = ids[:, begin : begin + n_steps]
+            inputs = np.hstack([last_input, vocabulary.as_inputs(block)])
+            steps = self._advance(inputs[:, :-1])
+            known, outputs, log_share = vocabulary.shares(block)
+            of_ids = np.take_along_axis(steps, outputs[:, :, None], axis=2)
+            of_tokens = np.where(known, of_ids.squeeze(2), 0) + log_share
+            self.log_likelihood += of_tokens.sum(axis=1)
+            last_input = inputs[:, -1:]
+        self._advance(last_input)
 
-    def _advance(self, inputs: NDArray[np.int64], state: _State | None) -> _LogProba:
+    def _advance(self, inputs: NDArray[np.int64]) -> _LogProba:
         """Read, and return the log-probabilities of the outputs after each step."""
         logits, self._state = self._module(
-            torch.from_numpy(inputs).to(self._device), state
+            torch.from_numpy(inputs).to(self._device), self._state
         )
         log_proba = self._module.log_probabilities(logits).cpu().numpy()
         known, outputs, log_share = self._shares
@@ -107,7 +117,7 @@ class _Reader:
         self.log_likelihood = (
             self.log_likelihood + self.log_proba[np.arange(len(columns)), columns]
         )
-        self._advance(self._inputs[columns][:, None], self._state)
+        self._advance(self._inputs[columns][:, None])
 
 
 class _Mixture:
@@ -207,8 +217,10 @@ class Choice(NamedTuple):
         self, log_proba: _LogProba, random_state: np.random.RandomState
     ) -> NDArray[np.int64]:
         """Draw one column in every row."""
-        scaled = log_proba / self.temperature
-        proba = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        # Before the division: the lower the temperature, the larger the numbers.
+        below_best = log_proba - log_proba.max(axis=1, keepdims=True)
+        with np.errstate(over="ignore"):
+            proba = np.exp(below_best / self.temperature)
         proba /= proba.sum(axis=1, keepdims=True)
         order = np.argsort(-proba, axis=1, kind="stable")
         ranked = np.take_along_axis(proba, order, axis=1)

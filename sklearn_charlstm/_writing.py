@@ -2,7 +2,6 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
-import re
 from collections.abc import Collection, Hashable, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -13,7 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_charlstm._analysis import joined
+from sklearn_charlstm._analysis import continues_word, joined
 from sklearn_charlstm._device import Compute, resolve_compute
 from sklearn_charlstm._generation import (
     Choice,
@@ -27,8 +26,6 @@ from sklearn_charlstm._networks import Model
 from sklearn_charlstm._vocabulary import Vocabulary
 
 __all__ = ["WriterMixin"]
-
-_WORD = re.compile(r"\w")
 
 _POSITIVE = [Interval(Integral, 1, None, closed="left")]
 _SAMPLING: dict[str, list[Any]] = {
@@ -211,13 +208,14 @@ class WriterMixin:
         -------
         suggestions : list of at most n tuples (str, float)
             Completions, the most probable first, and their probabilities: of these
-            characters and then one that is no letter, digit or underscore, or the
-            end of text. With another `analyzer` than 'char', of one token.
+            characters and then one that is no letter, digit, underscore or mark of
+            one, or the end of text. With another `analyzer` than 'char', of one token.
 
         Raises
         ------
         ValueError
-            If ``analyzer='byte'``, which has no words, or a number is not positive.
+            If ``analyzer='byte'``, which has no words, if nothing in the alphabet ends
+            a word, or if a number is not positive.
         """
         check_is_fitted(self)
         validate_parameter_constraints(
@@ -235,8 +233,14 @@ class WriterMixin:
             tokens = [*vocabulary]
             best = np.argsort(-proba, kind="stable")[:n]
             return [(tokens[column], float(proba[column])) for column in best]
-        in_word = [bool(_WORD.match(str(token))) for token in vocabulary]
-        within = bool(beginning) and bool(_WORD.match(str(beginning[-1])))
+        in_word = [continues_word(str(token)) for token in vocabulary]
+        if all(in_word) and not vocabulary.boundaries:
+            raise ValueError(
+                "suggest needs something that ends a word, and no character of "
+                "vocabulary_ does: train with texts of several words, or with whole "
+                "words and boundaries=True."
+            )
+        within = bool(beginning) and continues_word(str(beginning[-1]))
         runs = likeliest_runs(
             model,
             beginning,

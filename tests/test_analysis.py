@@ -49,6 +49,7 @@ def test_lone_surrogate_is_a_character_and_three_bytes():
         (None, TypeError, r"sequence of texts .* got NoneType"),
         (3, TypeError, r"got int"),
         ({"a": 1}, TypeError, r"got dict"),
+        ({"a", "b"}, TypeError, r"got set"),
         ((text for text in "ab"), TypeError, r"got generator"),
         ([], ValueError, r"0 sample\(s\).*at least one text"),
         (["a", b"b"], TypeError, r"X\[1\] is bytes, not str; decode it"),
@@ -73,12 +74,39 @@ def test_bad_samples_are_named(X, error, message):
 
 
 def test_bad_tokens_are_named():
-    with pytest.raises(TypeError, match=r"X\[1\]: `analyzer` must return .* hashable"):
+    with pytest.raises(
+        TypeError, match=r"X\[1\] is tuple; `analyzer` must .* hashable"
+    ):
         analyze([(1, 2), (1, [2])], tuple)
-    with pytest.raises(TypeError, match=r"X\[0\]: `analyzer` must return a sequence"):
+    with pytest.raises(TypeError, match=r"X\[0\] is str; .* not iterable"):
         analyze(["a"], len)
+    with pytest.raises(TypeError, match=r"X\[1\] is NoneType; `analyzer` must take it"):
+        analyze([(1, 2), None], tuple)
+    with pytest.raises(TypeError, match=r"X\[0\] is int; .* in a list: \[sample\]"):
+        analyze([60, 62], tuple)
 
 
 def test_one_text_a_class_is_nothing_to_warn_of():
     labels = [f"class {k}" for k in range(30)]
     assert check_labels(labels, "y").tolist() == labels
+
+
+def test_marks_are_part_of_their_letters():
+    text = "हिन्दी भाषा, cafe\u0301 می\u200cخواهم"
+    words = ["हिन्दी", "भाषा", ",", "cafe\u0301", "می\u200cخواهم"]
+    assert analyze([text], "word") == [words]
+    # Where there is no letter before it a mark is by itself.
+    assert analyze(["\u0301 a"], "word") == [["\u0301", "a"]]
+
+
+def test_tokens_that_are_not_equal_to_themselves():
+    assert analyze([[1.5, None]], tuple) == [(1.5, None)]
+    for missing in (float("nan"), np.float32("nan"), pd.NA):
+        with pytest.raises(ValueError, match=r"X\[1\]: .* returned a missing value"):
+            analyze([[1.5], [2.5, missing]], tuple)
+
+
+def test_a_missing_label_among_str():
+    for labels in (["a", np.nan], ["a", None], np.array(["a", None], dtype=object)):
+        with pytest.raises(ValueError, match=r"y\[1\] is a missing value"):
+            check_labels(labels, "y")

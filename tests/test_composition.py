@@ -124,7 +124,7 @@ def test_column_of_a_data_frame(clf, texts, labels):
     pipeline = make_pipeline(column, FunctionTransformer(np.ravel), clf)
     assert pipeline.fit(frame, labels).score(frame, labels) > 0.9
     assert clone(clf).fit(frame["text"], labels).score(frame["text"], labels) > 0.9
-    with pytest.raises(ValueError, match="pass a single column"):
+    with pytest.raises(ValueError, match="pass one column"):
         clone(clf).fit(frame[["text"]], labels)
 
 

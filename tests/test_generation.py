@@ -271,3 +271,45 @@ def test_a_bar_where_it_is_asked_for(model, capsys):
 def test_bad_arguments(model, method, args, params, message):
     with pytest.raises(ValueError, match=message):
         getattr(model, method)(*args, **params)
+
+
+def test_nothing_ends_a_word(tiny):
+    letters = CharLSTMLanguageModel(**tiny).fit(["abcdefgh"])
+    with pytest.raises(ValueError, match=r"ends a word.*boundaries=True"):
+        letters.suggest("a")
+    whole = CharLSTMLanguageModel(**tiny, boundaries=True).fit(["abcdefgh"])
+    assert whole.suggest("a", 1, max_length=2)
+
+
+def test_marks_do_not_end_a_word(tiny):
+    model = CharLSTMLanguageModel(**tiny).fit(["हिन्दी भाषा "] * 5)
+    assert len(model.suggest("ह", 3, max_length=2)) == 3
+    assert all(" " not in word and word for word, _ in model.suggest("", 3))
+    marks = [token for token in model.vocabulary_ if not token.isalpha()]
+    assert set(marks) - {" "}
+    [proba] = model.next_char_proba(["ह"])
+    of_end = dict(zip(model.vocabulary_, proba, strict=True))[" "]
+    assert dict(model.suggest("ह", 1000, max_length=1))[""] == pytest.approx(of_end)
+
+
+def test_a_long_beginning_is_read_in_blocks(model, monkeypatch):
+    beginnings = ["ab ba?abba ab", "bab bab a bab"]
+    expected = model.next_char_proba(beginnings)
+    gap = model.infill("abba ab", "a ab ba", 2)
+    sample = model.sample(3, prompt=beginnings[0], random_state=0)
+    monkeypatch.setattr(_generation, "MAX_OUTPUTS", 1)
+    np.testing.assert_allclose(model.next_char_proba(beginnings), expected, rtol=1e-5)
+    assert model.infill("abba ab", "a ab ba", 2) == gap
+    assert model.sample(3, prompt=beginnings[0], random_state=0) == sample
+
+
+def test_the_lowest_temperature_takes_the_likeliest(model):
+    for temperature in (1e-300, 5e-324):
+        samples = model.sample(5, max_length=5, temperature=temperature, prompt="a")
+        assert samples == model.sample(5, max_length=5, top_k=1, prompt="a")
+
+
+@pytest.mark.parametrize("label", [["up", "xy"], ["up"], "no", None, {}])
+def test_samples_are_of_one_class(clf, label):
+    with pytest.raises(ValueError, match="There is no class"):
+        clf.sample(label)
