@@ -122,8 +122,8 @@ class PersistenceMixin:
         device : str, default='auto'
             Where the loaded estimator computes: its parameter `device`.
         analyzer : callable, default=None
-            The function that was the `analyzer`; a file cannot hold it. Only where
-            it was one.
+            The function that was the `analyzer`; a file cannot hold it, and warns of
+            one of another name. Only where it was one.
 
         Returns
         -------
@@ -177,7 +177,7 @@ def _plain_params(params: dict[str, Any]) -> dict[str, Any]:
     # Chosen when the file is loaded.
     del params["device"]
     if callable(analyzer := params["analyzer"]):
-        params["analyzer"] = {"callable": getattr(analyzer, "__qualname__", "")}
+        params["analyzer"] = {"callable": _name(analyzer)}
     if params["net_params"] is not None:
         raise ValueError(
             "`net_params` may hold functions, and a file of data cannot; it counts in "
@@ -210,13 +210,24 @@ def _params(node: Node, cls: type, analyzer: Analyzer | None) -> dict[str, Any]:
                 f"it has analyzer={of_file!r}; do not pass another `analyzer`"
             )
         return params | {"analyzer": of_file}
-    if analyzer is None:
-        name = node.child("analyzer").value("callable", str)
+    name = node.child("analyzer").value("callable", str)
+    if not callable(analyzer):
         raise ValueError(
             f"its `analyzer` was the function {name!r}, which a file cannot hold; "
             "pass it to `load` as `analyzer`"
         )
+    if _name(analyzer) != name:
+        warnings.warn(
+            f"The `analyzer` was the function {name!r} when this was saved, and is "
+            f"{_name(analyzer)!r} now; if it does not return the same tokens, nothing "
+            "that is predicted is right.",
+            stacklevel=4,
+        )
     return params | {"analyzer": analyzer}
+
+
+def _name(analyzer: Any) -> str:
+    return getattr(analyzer, "__qualname__", "")
 
 
 def _from_json(value: Any) -> Hashable:
@@ -244,6 +255,11 @@ def _check_is_data(values: Sequence[Any], name: str) -> None:
 def labels_content(classes: NDArray[Any]) -> Any:
     """Return the labels as a tree for `write_archive`."""
     if classes.dtype.kind in "biuf":
+        if classes.dtype.itemsize > np.float64().itemsize:
+            raise ValueError(
+                f"Labels of type {classes.dtype} cannot be written to a file; those of "
+                "float64 can."
+            )
         return classes
     labels = classes.tolist()
     _check_is_data(labels, "label")
@@ -326,6 +342,8 @@ class Alphabets:
                 vocabulary.set_log_unknown(log_unknown)
             else:
                 common = alphabets[number]
+                if common.common is not None:
+                    raise damaged("an alphabet is part of one that is a part itself")
                 ids = node.array("ids", (None,), "U32")
                 if not 0 < len(ids) == len(np.unique(ids)) or max(ids) >= len(common):
                     raise damaged("an alphabet is not part of the common one")

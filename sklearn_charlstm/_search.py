@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from itertools import product
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -193,7 +194,8 @@ class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
         Raises
         ------
         ValueError
-            If `warm_start_param` is not in a grid, or if no candidate can be fitted.
+            If `warm_start_param` is not in a grid or has a value that is no number, or
+            if no candidate can be fitted.
         """
         # What follows is the `fit` of GridSearchCV with other units of work.
         scorers, refit_metric = self._get_scorers()
@@ -280,8 +282,15 @@ class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
             if self.warm_start_param not in candidate:
                 raise ValueError(
                     f"The grid has candidates without warm_start_param="
-                    f"{self.warm_start_param!r}: {candidate}; add its values, or use "
-                    "GridSearchCV."
+                    f"{self.warm_start_param!r}: {candidate}; add its values, set "
+                    "`warm_start_param` to the name it has in this grid (inside a "
+                    "pipeline 'step__epochs'), or use GridSearchCV."
+                )
+            epochs = candidate[self.warm_start_param]
+            if not isinstance(epochs, Real):
+                raise ValueError(
+                    f"The grid has {self.warm_start_param}={epochs!r}; it must be a "
+                    "number, to go on from the lower ones to the higher."
                 )
             # Candidates of one grid share the very values; they need not be hashable.
             shared = sorted(

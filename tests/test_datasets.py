@@ -146,3 +146,11 @@ def test_no_download_if_not_wanted(server, tmp_path):
     with pytest.raises(OSError, match=r"download_if_missing=False\. By hand: get http"):
         fetch_udhr(["eng"], data_home=tmp_path, download_if_missing=False)
     assert server.n_requests == 0
+
+
+def test_nothing_is_downloaded_in_place_of_a_damaged_file(server, tmp_path):
+    (tmp_path / "udhr2.zip").write_bytes(b"cut")
+    with pytest.raises(OSError, match=r"udhr2.zip is damaged, and download_if_missing"):
+        fetch_udhr(["eng"], data_home=tmp_path, download_if_missing=False)
+    assert server.n_requests == 0
+    assert fetch_udhr(["eng"], data_home=tmp_path).data == ["Declaration"]

@@ -24,7 +24,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from sklearn_charlstm import CharLMLanguageClassifier, CharLSTMLanguageModel, _archive
-from sklearn_charlstm._calibration import MAX_SLOPE, EvidenceWeight
+from sklearn_charlstm._calibration import SLOPES, EvidenceWeight
 from sklearn_charlstm._module import CharLSTM, weight_shapes
 
 SAVED = Path(__file__).parent / "saved"
@@ -56,8 +56,12 @@ FITTED = {
     "object": lambda tiny, texts: classifier(
         tiny, texts, np.array(["a", "büb"] * 4, dtype=object)
     ),
+    # Equal texts are set aside together, to calibrate.
     "boundaries": lambda tiny, texts: classifier(
-        tiny, texts, boundaries=True, class_prior=np.array([0.3, 0.7])
+        tiny,
+        [text[k:] for k, text in enumerate(texts)],
+        boundaries=True,
+        class_prior=np.array([0.3, 0.7]),
     ),
     "byte": lambda tiny, texts: classifier(tiny, texts, analyzer="byte"),
     "all bytes": lambda tiny, texts: classifier(
@@ -158,7 +162,7 @@ def test_the_least_weight_of_evidence_is_loaded(clf, path):
 
 def test_the_greatest_weight_of_evidence_is_loaded(clf, path):
     # It is found as a logarithm, and may be above its bound by a rounding.
-    clf.evidence_weight_ = EvidenceWeight(np.nextafter(MAX_SLOPE, np.inf), 1e6)
+    clf.evidence_weight_ = EvidenceWeight(np.nextafter(SLOPES[1], np.inf), 1e6)
     clf.save(path)
     loaded = CharLMLanguageClassifier.load(path)
     assert loaded.evidence_weight_ == clf.evidence_weight_
@@ -258,6 +262,12 @@ def test_tokens_that_are_no_data(tiny, path, token):
         model.fit(["abc"]).save(path)
 
 
+def test_labels_of_a_type_that_no_file_has(tiny, texts, path):
+    clf = classifier(tiny, texts, np.array([3, -1] * 4, dtype=np.longdouble))
+    with pytest.raises(ValueError, match=r"Labels of type .* cannot be written"):
+        clf.save(path)
+
+
 def test_labels_that_json_does_not_give_back(tiny, texts, path):
     classifier(tiny, texts, ["\ud83d", "b"] * 4).save(path)
     assert CharLMLanguageClassifier.load(path).classes_.tolist() == ["b", "\ud83d"]
@@ -277,6 +287,10 @@ def test_a_function_must_be_passed_again(tiny, texts, path):
     classifier(tiny, texts, analyzer=pairs).save(path)
     with pytest.raises(ValueError, match=r"was the function 'pairs'.*pass it"):
         CharLMLanguageClassifier.load(path)
+    with pytest.raises(ValueError, match="which a file cannot hold; pass it"):
+        CharLMLanguageClassifier.load(path, analyzer="char")
+    with pytest.warns(UserWarning, match="function 'pairs' when .* and is 'list' now"):
+        CharLMLanguageClassifier.load(path, analyzer=list)
     classifier(tiny, texts).save(path)
     with pytest.raises(ValueError, match="has analyzer='char'; do not pass another"):
         CharLMLanguageClassifier.load(path, analyzer=pairs)
@@ -441,6 +455,15 @@ HOSTILE = {
     "priors that are NaN": (setting("fitted.class_log_prior", [np.nan] * 2), "NaN"),
     "counts": (setting("fitted.class_count", np.ones(3)), "is of shape"),
     "steep slope": (setting("fitted.evidence_weight", [1e308, 5.0]), "evidence weight"),
+    "flat slope": (setting("fitted.evidence_weight", [1e-9, 5.0]), "evidence weight"),
+    "short half": (setting("fitted.evidence_weight", [1.0, 1e-9]), "evidence weight"),
+    "negative counts": (setting("fitted.class_count", [-5.0, 1.0]), "class counts are"),
+    "infinite counts": (setting("fitted.class_count", [1.0, np.inf]), "counts are no"),
+    "random state": (
+        setting("fitted.language_models.0.random_state", -7),
+        "'random_state' parameter",
+    ),
+    "alphabet of a part": (setting("alphabets.2.common", 1), "is a part itself"),
     "slope": (setting("fitted.evidence_weight", [-1.0, 5.0]), "evidence weight is"),
     "no slope": (setting("fitted.evidence_weight", [0.0, 5.0]), "evidence weight is"),
     "no half length": (

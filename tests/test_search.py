@@ -172,6 +172,9 @@ def test_a_grid_without_the_parameter(tiny, texts, labels):
         ValueError, match=r"without warm_start_param='epochs': \{'maxlen"
     ):
         search.fit(texts, labels)
+    search.set_params(param_grid={"epochs": ["x", 2]})
+    with pytest.raises(ValueError, match=r"epochs='x'; it must be a number"):
+        search.fit(texts, labels)
     search.set_params(param_grid={"epochs": 5})
     with pytest.raises(TypeError, match="Parameter grid for parameter 'epochs'"):
         search.fit(texts, labels)

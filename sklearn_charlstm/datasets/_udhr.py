@@ -100,9 +100,11 @@ def _archived_files(
         f"By hand: get {_URL} and put it, or the .txt files in it, into the folder "
         f"{folder}."
     )
-    if not path.is_file() and not download_if_missing:
+    is_there = path.is_file() and pooch.file_hash(str(path)) == _SHA256
+    if not (is_there or download_if_missing):
+        what = "is damaged" if path.is_file() else "does not hold all texts asked for"
         raise OSError(
-            f"{folder} does not hold all texts asked for, and "
+            f"{path if path.is_file() else folder} {what}, and "
             f"download_if_missing=False. {by_hand}"
         )
     downloader = pooch.create(
