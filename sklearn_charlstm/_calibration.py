@@ -15,10 +15,11 @@ from sklearn_charlstm._language_model import CharLSTMLanguageModel
 from sklearn_charlstm._vocabulary import Vocabulary
 
 __all__ = [
-    "MAX_SLOPE",
+    "SLOPES",
     "Evidence",
     "EvidenceWeight",
     "Fold",
+    "Part",
     "folds",
     "held_out_evidence",
 ]
@@ -31,8 +32,8 @@ ENOUGH_TOKENS = 20_000
 N_FRAGMENTS = 1_000
 LENGTHS = 3 * 2 ** np.arange(7)
 
-# What a nat counts at most.
-MAX_SLOPE = 10
+# What a nat counts at least and at most in a short text.
+SLOPES = 0.01, 10.0
 
 _Sequences = list[Sequence[Hashable]]
 _Ints = NDArray[np.intp]
@@ -99,13 +100,13 @@ class EvidenceWeight:
             lambda logarithms: cls(*np.exp(logarithms)).cross_entropy(evidence),
             np.log([0.5, 100]),
             method="L-BFGS-B",
-            bounds=np.log([(0.01, MAX_SLOPE), (1, 1e6)]),
+            bounds=np.log([SLOPES, (1, 1e6)]),
         )
         return cls(*np.exp(result.x).tolist())
 
 
 class Fold(NamedTuple):
-    """Texts of all classes, to train with or set aside to score.
+    """Texts of all classes: all there are, to train with, or set aside to score.
 
     Attributes
     ----------
@@ -119,15 +120,42 @@ class Fold(NamedTuple):
     weights: NDArray[Any]
 
 
+class Part(NamedTuple):
+    """What is set aside of all texts, not yet cut out of them.
+
+    Attributes
+    ----------
+    texts : Fold
+        All there are.
+    first, last : ndarrays of shape (n_texts,), integer
+        Of each text these characters, without the last, which may be none.
+    """
+
+    texts: Fold
+    first: _Ints
+    last: _Ints
+
+    def cut(self) -> tuple[Fold, Fold]:
+        """Return what is left to train with, and what is set aside."""
+        sequences, *_ = self.texts
+        training, held_out = [], []
+        for row, (sequence, a, b) in enumerate(
+            zip(sequences, self.first.tolist(), self.last.tolist(), strict=True)
+        ):
+            held_out.append((sequence[a:b], row))
+            training += [(sequence[:a], row), (sequence[b:], row)]
+        return self._fold(training), self._fold(held_out)
+
+    def _fold(self, pieces: list[tuple[Sequence[Hashable], int]]) -> Fold:
+        _, class_index, weights = self.texts
+        pieces = [(piece, row) for piece, row in pieces if len(piece)]
+        rows = np.array([row for _, row in pieces], dtype=int)
+        return Fold([piece for piece, _ in pieces], class_index[rows], weights[rows])
+
+
 def folds(
-    sequences: _Sequences,
-    class_index: _Ints,
-    weights: NDArray[Any],
-    n_folds: int,
-    rng: np.random.Generator,
-    *,
-    whole: bool,
-) -> Iterator[tuple[Fold, Fold]]:
+    texts: Fold, n_folds: int, rng: np.random.Generator, *, whole: bool
+) -> Iterator[Part]:
     """Set aside one part after another of the text of every class.
 
     The parts are contiguous: what is near in a running text is alike. Whole texts are
@@ -138,9 +166,8 @@ def folds(
 
     Parameters
     ----------
-    sequences : list of sequences of hashable tokens
-    class_index : ndarray of shape (n_texts,), integer
-    weights : ndarray of shape (n_texts,)
+    texts : Fold
+        All there are.
     n_folds : int
         Into how many parts the text is divided.
     rng : Generator
@@ -149,8 +176,9 @@ def folds(
 
     Yields
     ------
-    training, held_out : Fold
+    part : Part
     """
+    sequences, class_index, _ = texts
     lengths = np.array([len(sequence) for sequence in sequences])
     totals = np.bincount(class_index, weights=lengths).astype(int)
     end = np.empty_like(lengths)
@@ -169,30 +197,12 @@ def folds(
         first = (totals * number // n_folds)[class_index] - start
         last = (totals * (number + 1) // n_folds)[class_index] - start
         if whole:
-            first, last = 0, np.where(part_of_text == number, lengths, 0)
+            first = np.zeros_like(lengths)
+            last = np.where(part_of_text == number, lengths, 0)
         first, last = np.clip(first, 0, lengths), np.clip(last, 0, lengths)
-        training, held_out = [], []
-        for row, (sequence, a, b) in enumerate(
-            zip(sequences, first, last, strict=True)
-        ):
-            held_out.append((sequence[a:b], row))
-            training += [(sequence[:a], row), (sequence[b:], row)]
-        pair = (
-            _fold(training, class_index, weights),
-            _fold(held_out, class_index, weights),
-        )
-        if all(len(np.unique(part.class_index)) == len(totals) for part in pair):
-            yield pair
-
-
-def _fold(
-    pieces: list[tuple[Sequence[Hashable], int]],
-    class_index: _Ints,
-    weights: NDArray[Any],
-) -> Fold:
-    pieces = [(piece, row) for piece, row in pieces if len(piece)]
-    rows = np.array([row for _, row in pieces], dtype=int)
-    return Fold([piece for piece, _ in pieces], class_index[rows], weights[rows])
+        n_held_out = np.bincount(class_index, weights=last - first)
+        if ((n_held_out > 0) & (n_held_out < totals)).all():
+            yield Part(texts, first, last)
 
 
 def held_out_evidence(
@@ -249,7 +259,7 @@ def held_out_evidence(
     else:
         fragment, step = np.nonzero(encoded.lengths[:, None] >= LENGTHS)
         end = starts[fragment] + LENGTHS[step]
-        is_short = np.flatnonzero(encoded.lengths < LENGTHS[-1])
+        is_short = np.flatnonzero(~np.isin(encoded.lengths, LENGTHS))
         fragment, end = np.append(fragment, is_short), np.append(end, ends[is_short])
     start = starts[fragment]
     row = np.array(rows)[fragment]

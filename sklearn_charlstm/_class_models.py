@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Literal, Self
@@ -21,6 +22,7 @@ from sklearn_charlstm._calibration import (
     Evidence,
     EvidenceWeight,
     Fold,
+    Part,
     folds,
     held_out_evidence,
 )
@@ -90,14 +92,16 @@ def _by_class(
 def _evidence_of_folds(
     classifiers: Sequence[ClassModelsMixin],
     classes: NDArray[Any],
-    parts: Sequence[tuple[Fold, Fold]],
+    parts: Sequence[Part],
     epochs: int,
     report: Callable[[int, float], None] | None,
 ) -> list[Evidence]:
     """Train classifiers side by side, each without a part of the text, and score it."""
     first = classifiers[0]
+    # Cut here: of all parts at once it would take much memory.
+    pairs = [part.cut() for part in parts]
     texts: list[tuple[list[Sequence[Hashable]], NDArray[Any]]] = []
-    for clf, (training, _) in zip(classifiers, parts, strict=True):
+    for clf, (training, _) in zip(classifiers, pairs, strict=True):
         clf._start(classes, training.sequences, training.class_index)
         texts += _by_class(*training, len(classes))
     models = iter(
@@ -109,7 +113,7 @@ def _evidence_of_folds(
         )
     )
     jobs: list[JointJob] = []
-    for clf, (training, _) in zip(classifiers, parts, strict=True):
+    for clf, (training, _) in zip(classifiers, pairs, strict=True):
         clf.language_models_ = [*islice(models, len(classes))]
         if epochs:
             jobs += clf._joint_jobs(*training, epochs, [None])
@@ -118,7 +122,7 @@ def _evidence_of_folds(
         for clf, of_clf in zip(classifiers, trained, strict=True):
             clf._take_joint_training([of_clf])
     evidence = []
-    for clf, (_, held_out) in zip(classifiers, parts, strict=True):
+    for clf, (_, held_out) in zip(classifiers, pairs, strict=True):
         of_part = held_out_evidence(
             clf.language_models_,
             clf.vocabulary_,
@@ -266,7 +270,14 @@ class ClassModelsMixin(BaseEstimator):
         parts = []
         if n_folds:
             rng = np.random.default_rng(models[0]._seed)
-            parts = list(folds(*data, n_folds, rng, whole=self.boundaries))
+            parts = list(folds(Fold(*data), n_folds, rng, whole=self.boundaries))
+            if not parts:
+                warnings.warn(
+                    "The probabilities are not calibrated: a class has too little text "
+                    f"for a part of {n_folds} of it to be set aside. Pass more texts, "
+                    "or set calibration_folds=0.",
+                    stacklevel=4,
+                )
         networks = [f"network {n}" for n in range(1, models[0].n_networks + 1)]
         with progress_line(
             [*networks, "held-out text"],
@@ -342,6 +353,16 @@ class ClassModelsMixin(BaseEstimator):
             )
         ]
 
+    def _check_one_alphabet(self) -> None:
+        """Refuse to train models jointly that were not begun together."""
+        vocabularies = [model.vocabulary_ for model in self.language_models_]
+        if any((v.common or v) != self.vocabulary_ for v in vocabularies):
+            raise ValueError(
+                "Joint training needs one alphabet, and add_class has given the "
+                "models different ones; set discriminative_epochs=0, or fit anew with "
+                "warm_start=False."
+            )
+
     def _joint_jobs(
         self,
         sequences: list[Sequence[Hashable]],
@@ -353,12 +374,6 @@ class ClassModelsMixin(BaseEstimator):
         """Return what the joint training of the networks has to do."""
         models = self.language_models_
         vocabularies = [model.vocabulary_ for model in models]
-        if any((v.common or v) != self.vocabulary_ for v in vocabularies):
-            raise ValueError(
-                "Joint training needs one alphabet, and add_class has given the "
-                "models different ones; set discriminative_epochs=0, or fit anew with "
-                "warm_start=False."
-            )
         return joint_jobs(
             [model.weights_ for model in models],
             [model._module_params for model in models],

@@ -29,7 +29,7 @@ from sklearn_charlstm._archive import Node, damaged
 from sklearn_charlstm._base import TextInputMixin
 from sklearn_charlstm._bayes import BayesRuleMixin
 from sklearn_charlstm._beam import beam_log_likelihood
-from sklearn_charlstm._calibration import MAX_SLOPE, EvidenceWeight
+from sklearn_charlstm._calibration import SLOPES, EvidenceWeight
 from sklearn_charlstm._class_models import ClassModelsMixin
 from sklearn_charlstm._device import resolve_compute
 from sklearn_charlstm._generation import Choice
@@ -334,9 +334,9 @@ class CharLMLanguageClassifier(
         classes, class_index = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise ValueError(
-                f"y holds one class only ({classes[0]!r}), texts of weight 0 left out; "
-                "the classifier needs texts of at least two. For one kind of text use "
-                "CharLSTMLanguageModel."
+                f"y holds one class only ({classes.tolist()[0]!r}), texts of weight 0 "
+                "left out; the classifier needs texts of at least two. For one kind of "
+                "text use CharLSTMLanguageModel."
             )
         n_tokens = np.bincount(class_index, weights=[*map(len, sequences)])
         for label, n_tokens_of_class in zip(classes, n_tokens, strict=True):
@@ -354,6 +354,8 @@ class CharLMLanguageClassifier(
                 f"y holds the classes {classes}, and {self.classes_} at the start of "
                 "training; with warm_start=True they must be the same."
             )
+        elif self.discriminative_epochs:
+            self._check_one_alphabet()
         clf.class_count_ = np.bincount(class_index, weights=weights).astype(float)
         clf.class_log_prior_ = clf._log_prior()
         clf._train(sequences, class_index, weights, one_pass=False)
@@ -406,6 +408,10 @@ class CharLMLanguageClassifier(
             if first_call:
                 raise ValueError("classes must be passed on the first call.")
         else:
+            if isinstance(classes, str) or not isinstance(classes, Iterable):
+                raise TypeError(
+                    f"`classes` must be the labels of all classes, got {classes!r}."
+                )
             classes = np.unique(check_labels(list(classes), "classes"))
             if first_call:
                 clf._start(classes, sequences)
@@ -543,11 +549,11 @@ class CharLMLanguageClassifier(
             text, or an argument is out of range.
         """
         check_is_fitted(self)
-        [rows] = np.nonzero(self.classes_ == label)
-        if len(rows) != 1:
+        classes = self.classes_.tolist()
+        if label not in classes:
             raise ValueError(f"There is no class {label!r} in {self.classes_}.")
         models = list(self.language_models_)
-        return models.pop(rows[0])._sample(
+        return models.pop(classes.index(label))._sample(
             n_samples,
             max_length=max_length,
             choice=Choice(temperature, top_k, top_p),
@@ -635,6 +641,7 @@ class CharLMLanguageClassifier(
             params = self._language_model_params()
             params["random_state"] = of_model.value("random_state", int)
             model = CharLSTMLanguageModel(**params)
+            model._validate_params()
             model._restore(of_model, alphabets)
             models.append(model.set_params(hidden_size=model.hidden_size_))
         if not 2 <= len(models) == len(self.classes_):
@@ -644,12 +651,15 @@ class CharLMLanguageClassifier(
         self.language_models_ = self._generative_models = models
         shape = (len(models),)
         self.class_count_ = node.array("class_count", shape, "F64")
+        if not (np.isfinite(self.class_count_) & (self.class_count_ >= 0)).all():
+            raise damaged("the class counts are no sums of weights")
         self.class_log_prior_ = node.array("class_log_prior", shape, "F64")
         if not np.isclose(np.logaddexp.reduce(self.class_log_prior_), 0):
             raise damaged("the priors do not sum to one")
         slope, half_length = node.array("evidence_weight", (2,), "F64").tolist()
-        # The bound is kept but for roundings.
-        if not (0 < slope < 2 * MAX_SLOPE and half_length > 0):
+        # The bounds are kept but for roundings.
+        low, high = SLOPES
+        if not (low / 2 < slope < 2 * high and half_length > 0.5):
             raise damaged(f"the evidence weight is {slope}, {half_length}")
         self.evidence_weight_ = EvidenceWeight(slope, half_length)
         if "discriminative_loss_curve" in node:
@@ -668,6 +678,15 @@ class CharLMLanguageClassifier(
             # A class without a text so far cannot be predicted.
             with np.errstate(divide="ignore"):
                 return np.log(self.class_count_ / self.class_count_.sum())
+        index = getattr(self.class_prior, "index", None)
+        # Of a Series; a list has a method of that name.
+        if index is not None and not callable(index):
+            named = [*index]
+            if named not in ([*range(n_classes)], self.classes_.tolist()):
+                raise ValueError(
+                    f"`class_prior` is labelled {named}, and the order of the classes "
+                    f"is {self.classes_}; pass its values in that order."
+                )
         try:
             prior = np.asarray(self.class_prior, dtype=float)
         except (TypeError, ValueError):

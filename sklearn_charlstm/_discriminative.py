@@ -14,12 +14,18 @@ from torch import nn
 from torch.nn import functional as F
 
 from sklearn_charlstm._device import Compute, reproducibly, reseed, seeded
-from sklearn_charlstm._joint_batches import MAX_GROUP, JointBatches, LabelledTexts
+from sklearn_charlstm._joint_batches import (
+    MAX_GROUP,
+    JointBatches,
+    LabelledTexts,
+    class_similarity,
+)
 from sklearn_charlstm._loop import (
     MAX_GRADIENT_NORM,
     BatchesNet,
     EpochReport,
     RunningAverage,
+    check_weights,
 )
 from sklearn_charlstm._module import (
     CharLSTM,
@@ -266,6 +272,7 @@ def joint_jobs(
     """
     networks = list(zip(*map(split_networks, weights), strict=True))
     seeds = np.random.SeedSequence(seed).generate_state(len(networks)).tolist()
+    similarity = class_similarity(texts)
     return [
         JointJob(
             network,
@@ -273,6 +280,7 @@ def joint_jobs(
             vocabularies,
             JointBatches(
                 texts,
+                similarity,
                 vocabulary,
                 maxlen=maxlen,
                 batch_size=batch_size,
@@ -373,7 +381,7 @@ def train_jointly(
         )
         net.initialize()
         net.train_epochs(batches, epochs)
-    return (
-        [running.weights() for running in averaging.running_],
-        net.history[:, "train_loss"],
-    )
+    weights = [running.weights() for running in averaging.running_]
+    for weights_of_model in weights:
+        check_weights(weights_of_model, job.name)
+    return weights, net.history[:, "train_loss"]

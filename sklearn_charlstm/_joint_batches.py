@@ -138,6 +138,7 @@ class JointBatches:
     def __init__(
         self,
         texts: LabelledTexts,
+        similarity: NDArray[np.float64],
         vocabulary: Vocabulary,
         *,
         maxlen: int,
@@ -145,11 +146,11 @@ class JointBatches:
         seed: int,
     ) -> None:
         self.texts = texts
+        self.similarity = similarity
         self.vocabulary = vocabulary
         self.maxlen = maxlen
         self.batch_size = batch_size
         self.seed = seed
-        self.similarity = class_similarity(texts)
         self.epoch = 0
 
     def __iter__(self) -> Iterator[tuple[dict[str, Any], tuple[Any, ...]]]:

@@ -24,7 +24,7 @@ from sklearn_charlstm._model_training import (
     ModelTrainingMixin,
     resolve_hidden_size,
 )
-from sklearn_charlstm._module import weight_shapes
+from sklearn_charlstm._module import MAX_WEIGHT, weight_shapes
 from sklearn_charlstm._persistence import Alphabets, PersistenceMixin
 from sklearn_charlstm._progress import progress_line
 from sklearn_charlstm._scoring import text_log_likelihood, token_log_likelihood
@@ -32,11 +32,6 @@ from sklearn_charlstm._vocabulary import Vocabulary
 from sklearn_charlstm._writing import WriterMixin
 
 __all__ = ["CharLSTMLanguageModel", "check_no_early_stopping"]
-
-
-# Of those in a file. No training comes near; sums of products of larger ones could be
-# infinite.
-MAX_WEIGHT = 1e12
 
 
 def check_no_early_stopping(early_stopping: bool) -> None:

@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 
 from sklearn_charlstm._device import Compute, on_device, reseed
-from sklearn_charlstm._module import Weights
+from sklearn_charlstm._module import MAX_WEIGHT, Weights
 
 __all__ = [
     "MAX_GRADIENT_NORM",
@@ -25,6 +26,7 @@ __all__ = [
     "RunningAverage",
     "average_share",
     "check_finite",
+    "check_weights",
 ]
 
 MAX_GRADIENT_NORM = 1.0
@@ -85,6 +87,18 @@ def check_finite(loss: float, name: str, epoch: int) -> None:
     if not math.isfinite(loss):
         raise ValueError(
             f"Training of {name} diverged: the loss is {loss} in epoch {epoch}; use a "
+            "smaller `lr`."
+        )
+
+
+def check_weights(weights: Weights, name: str) -> None:
+    """Raise an error if training has diverged in the last update.
+
+    The losses are of the weights before it.
+    """
+    if not all((np.abs(values) <= MAX_WEIGHT).all() for values in weights.values()):
+        raise ValueError(
+            f"Training of {name} diverged: weights grew beyond {MAX_WEIGHT:.0e}; use a "
             "smaller `lr`."
         )
 

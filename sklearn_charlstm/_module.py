@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from sklearn_charlstm._lstm import hidden_states
 
 __all__ = [
+    "MAX_WEIGHT",
     "CharLSTM",
     "Weights",
     "at_least_float32",
@@ -29,6 +30,10 @@ __all__ = [
 # On a CPU fewer windows, or wider networks, are left to torch's LSTM in training.
 MIN_WINDOWS = 24
 MAX_HIDDEN_SIZE = 256
+
+# No training comes near that does not diverge; sums of products of larger weights could
+# be infinite.
+MAX_WEIGHT = 1e12
 
 # What is kept of a network: parameter by name. Without torch in it, it loads on any
 # machine.

@@ -12,7 +12,7 @@ import torch
 
 from sklearn_charlstm._device import Compute, reproducibly, seed_of
 from sklearn_charlstm._estimates import Estimates
-from sklearn_charlstm._loop import check_finite
+from sklearn_charlstm._loop import check_finite, check_weights
 from sklearn_charlstm._module import Weights, log_likelihoods
 from sklearn_charlstm._replay import Replayed
 from sklearn_charlstm._side_by_side import by_length, dropout_masks, steps_of
@@ -211,7 +211,10 @@ def _train(
             loss_curve.append(loss_of_job)
             if job.report is not None:
                 job.report(job.batches.epoch, loss_of_job)
-    return list(zip(_training_states(stack.state(), jobs), loss_curves, strict=True))
+    states = _training_states(stack.state(), jobs)
+    for state, job in zip(states, jobs, strict=True):
+        check_weights(state.weights, job.name)
+    return list(zip(states, loss_curves, strict=True))
 
 
 def _numbered(batches: WindowBatches) -> Iterator[Any]:

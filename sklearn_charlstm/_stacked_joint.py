@@ -17,7 +17,7 @@ from sklearn_charlstm._discriminative import (
     joint_losses,
 )
 from sklearn_charlstm._joint_batches import MAX_GROUP, GroupBatches
-from sklearn_charlstm._loop import check_finite
+from sklearn_charlstm._loop import check_finite, check_weights
 from sklearn_charlstm._module import Weights, log_likelihoods, log_probabilities
 from sklearn_charlstm._replay import Replayed
 from sklearn_charlstm._side_by_side import by_length, dropout_masks, steps_of
@@ -67,7 +67,11 @@ def train_jointly_stacked(
                 loss_curve.append(loss)
                 if job.report is not None:
                     job.report(job.batches.epoch, loss)
-    return list(zip(training.weights(), loss_curves, strict=True))
+    weights_of_jobs = training.weights()
+    for weights, job in zip(weights_of_jobs, jobs, strict=True):
+        for weights_of_model in weights:
+            check_weights(weights_of_model, job.name)
+    return list(zip(weights_of_jobs, loss_curves, strict=True))
 
 
 class _Training:

@@ -22,6 +22,7 @@ from sklearn_charlstm._loop import (
     EpochReport,
     Interrupted,
     RunningAverage,
+    check_weights,
 )
 from sklearn_charlstm._module import (
     CharLSTM,
@@ -425,4 +426,5 @@ def train(
         n_updates=averaging.running_.n_updates,
         optimizer=(_name(optimizer), on_cpu(optimizer.state_dict())),
     )
+    check_weights(state.weights, name)
     return state, net.history[:, "train_loss"]

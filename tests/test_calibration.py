@@ -8,6 +8,7 @@ from sklearn_charlstm._calibration import (
     LENGTHS,
     Evidence,
     EvidenceWeight,
+    Fold,
     folds,
     held_out_evidence,
 )
@@ -24,6 +25,11 @@ def letters_of(part):
     )
 
 
+def cut_folds(sequences, class_index, weights, n_folds, rng, *, whole):
+    texts = Fold(sequences, class_index, weights)
+    return [part.cut() for part in folds(texts, n_folds, rng, whole=whole)]
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_every_character_is_set_aside_once(whole):
     sequences = ["abcdefghij", "", "ABCD", "klmnop", "EFGHIJKLMN", "qrst"]
@@ -31,7 +37,7 @@ def test_every_character_is_set_aside_once(whole):
     weights = np.arange(6.0)
     everything = letters_of((sequences, class_index, weights))
     rng = np.random.default_rng(0)
-    pairs = list(folds(sequences, class_index, weights, 3, rng, whole=whole))
+    pairs = cut_folds(sequences, class_index, weights, 3, rng, whole=whole)
     held_out = sum((letters_of(pair[1]) for pair in pairs), Counter())
     if whole:
         # The second class has two texts: one of the parts is without it.
@@ -56,14 +62,16 @@ def test_every_character_is_set_aside_once(whole):
 def test_equal_names_are_set_aside_together():
     names = ["Maria", "Anna", "Jean", "Eva", "Paul", "Tom"] * 2
     rng = np.random.default_rng(0)
-    pairs = list(folds(names, np.arange(12) // 6, np.ones(12), 3, rng, whole=True))
+    pairs = cut_folds(names, np.arange(12) // 6, np.ones(12), 3, rng, whole=True)
     assert len(pairs) == 3
     for training, apart in pairs:
         assert not set(training.sequences) & set(apart.sequences)
         assert len(apart.sequences) == 4
     # And of tokens that are no characters.
     lists = [[1, 2], [3], [1, 2], [3]]
-    [(_, apart), _] = folds(lists, np.arange(4) // 2, np.ones(4), 2, rng, whole=True)
+    [(_, apart), _] = cut_folds(
+        lists, np.arange(4) // 2, np.ones(4), 2, rng, whole=True
+    )
     assert apart.sequences[0] == apart.sequences[1]
 
 
@@ -71,7 +79,7 @@ def test_no_more_is_set_aside_than_is_needed(monkeypatch):
     monkeypatch.setattr(_calibration, "ENOUGH_TOKENS", 10)
     texts = ["a" * 24, "b" * 100]
     rng = np.random.default_rng(0)
-    pairs = list(folds(texts, np.array([0, 1]), np.ones(2), 4, rng, whole=False))
+    pairs = cut_folds(texts, np.array([0, 1]), np.ones(2), 4, rng, whole=False)
     assert [len(apart.sequences[0]) for _, apart in pairs] == [6, 6]
     assert [len(apart.sequences[1]) for _, apart in pairs] == [25, 25]
 
@@ -79,7 +87,7 @@ def test_no_more_is_set_aside_than_is_needed(monkeypatch):
 def test_sequences_of_any_tokens():
     texts = [(1, 2, 3, 4), ["x", ("y",), None]]
     rng = np.random.default_rng(0)
-    [(training, held_out), _] = folds(
+    [(training, held_out), _] = cut_folds(
         texts, np.array([0, 1]), np.ones(2), 2, rng, whole=False
     )
     assert held_out.sequences == [(1, 2), ["x"]]
@@ -103,7 +111,7 @@ class OneNatForEach:
 def test_evidence_of_fragments(whole):
     vocabulary = Vocabulary(["a"], "char", whole)
     models = [OneNatForEach(vocabulary, 1.0), OneNatForEach(vocabulary, 2.0)]
-    held_out = _calibration.Fold(
+    held_out = Fold(
         ["a" * 500, "aa?", "a?" * 250], np.array([0, 1, 1]), np.array([1.0, 2.0, 3.0])
     )
     rng = np.random.default_rng(0)
@@ -215,7 +223,8 @@ def test_the_weight_does_not_depend_on_the_jobs(tiny, texts, labels):
 
 def test_too_little_text_to_set_any_aside(tiny):
     tiny.update(boundaries=True)
-    clf = CharLMLanguageClassifier(**tiny).fit(["ab", "cd"], [0, 1])
+    with pytest.warns(UserWarning, match="not calibrated: a class has too little"):
+        clf = CharLMLanguageClassifier(**tiny).fit(["ab", "cd"], [0, 1])
     assert clf.evidence_weight_ == EvidenceWeight()
     texts = ["abab", "cdcd", "bbaa", "ccdd", "abba", "dcdc"]
     clf = CharLMLanguageClassifier(**tiny).fit(texts, [0, 1] * 3)
@@ -287,3 +296,18 @@ def test_models_without_a_part_begin_like_the_others(tiny, texts, labels, monkey
             assert model.n_iter_ == 1
             # Each knows the characters of its own class only.
             assert set(model.vocabulary_) <= set(whole.vocabulary_)
+
+
+def test_a_fragment_counts_once(tiny):
+    vocabulary = Vocabulary(["a"], "char", False)
+    models = [OneNatForEach(vocabulary, 1.0), OneNatForEach(vocabulary, 2.0)]
+    # As long as a beginning that is read off the running sums, and longer.
+    held_out = Fold(["a" * 6, "a" * 7], np.array([0, 1]), np.ones(2))
+    evidence = held_out_evidence(
+        models, vocabulary, held_out, np.random.default_rng(0), whole=False
+    )
+    n_whole = np.bincount(evidence.n_known)[[6, 7]]
+    n_drawn = _calibration.N_FRAGMENTS
+    # One in six begins at the first character of the first, one in seven of the second.
+    assert n_whole[1] == pytest.approx(n_drawn / 2 / 7, rel=0.4)
+    assert n_whole[0] == pytest.approx(n_drawn / 2 / 6 + n_drawn / 2 * 2 / 7, rel=0.2)

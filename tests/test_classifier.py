@@ -363,3 +363,19 @@ def test_bfloat16_from_fit_to_prediction(half, tiny, texts, labels):
     assert (lower != exact).all()
     np.testing.assert_allclose(lower, exact, rtol=0.02)
     assert roc_auc_score(labels, lower) == 1
+
+
+def test_priors_with_names(tiny, texts, labels):
+    clf = CharLMLanguageClassifier(**tiny, calibration_folds=0)
+    for index in (None, ["eng", "fra"]):
+        clf.set_params(class_prior=pd.Series([0.3, 0.7], index)).fit(texts, labels)
+        np.testing.assert_allclose(np.exp(clf.class_log_prior_), [0.3, 0.7])
+    clf.set_params(class_prior=pd.Series({"fra": 0.7, "eng": 0.3}))
+    with pytest.raises(ValueError, match=r"labelled \['fra', 'eng'\], and the order"):
+        clf.fit(texts, labels)
+
+
+@pytest.mark.parametrize("classes", [2, "eng"])
+def test_classes_that_are_no_list(tiny, texts, labels, classes):
+    with pytest.raises(TypeError, match="`classes` must be the labels of all classes"):
+        CharLMLanguageClassifier(**tiny).partial_fit(texts, labels, classes)

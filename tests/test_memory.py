@@ -48,6 +48,7 @@ def clf(tiny, monkeypatch):
     return CharLMLanguageClassifier(**tiny)
 
 
+@pytest.mark.filterwarnings("ignore:The probabilities are not calibrated")
 @pytest.mark.parametrize("lines", [as_one_line, as_many_lines])
 def test_fit_takes_less_than_five_bytes_a_character(clf, lines):
     def fit(X):

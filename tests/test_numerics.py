@@ -85,6 +85,7 @@ def test_the_cell_keeps_its_digits_where_the_rest_is_bfloat16():
         ["a" * 3000, "\0"],
     ],
 )
+@pytest.mark.filterwarnings("ignore:The probabilities are not calibrated")
 def test_texts_that_say_little(tiny, texts):
     clf = CharLMLanguageClassifier(**tiny)
     labels = ["one"] * (len(texts) - 1) + ["two"]

@@ -394,3 +394,10 @@ def test_no_batch_waits_for_the_device(waits_counted, smoothing, monkeypatch):
             run(["abcd" * n_letters], epochs=2, smoothing=smoothing)
         counts.append(counted.n_waits)
     assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.parametrize("lr", [1e20, 1e39])
+def test_divergence_in_the_last_update(lr):
+    # The losses are of the weights before it.
+    with pytest.raises(ValueError, match=r"the model diverged: .*smaller `lr`"):
+        run(["abab"], epochs=1, lr=lr)
