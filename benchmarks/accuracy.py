@@ -1,6 +1,6 @@
 """How well fragments of text are classified, beside rivals trained on the same text.
 
-    python benchmarks/accuracy.py --data ../shared/data --out docs/measured
+    python benchmarks/accuracy.py --data DATA --out docs/measured
 
 `--data` holds `udhr/<code>.txt` and `sentences/<code>.txt`. All text is lower-cased,
 its white space folded; fragments are cut anywhere from text no classifier has seen.

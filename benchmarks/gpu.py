@@ -1,6 +1,6 @@
 """What a GPU is good for: training and prediction, of few classes and of many.
 
-    python benchmarks/gpu.py --data ../shared/data --out docs/measured
+    python benchmarks/gpu.py --data DATA --out docs/measured
 
 `--data` holds `udhr/<code>.txt`. Classifiers of some texts of the Declaration are
 trained on the device and those of two on all cores of the CPU too, strings of all texts

@@ -1,6 +1,6 @@
 """The usual Keras script for the task, to compare with: it needs Keras only.
 
-    python benchmarks/keras_script.py --data ../shared/data
+    python benchmarks/keras_script.py --data DATA
 
 One LSTM of 128 units for each language, on the one-hot characters of windows of five;
 the target is the character after the window; RMSprop, batches of 128, five epochs. A

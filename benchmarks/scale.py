@@ -1,6 +1,6 @@
 """How time and memory grow with classes, with text, and with what is to classify.
 
-    python benchmarks/scale.py --data ../shared/data --out docs/measured
+    python benchmarks/scale.py --data DATA --out docs/measured
 
 `--data` holds `udhr/<code>.txt` and `sentences/<code>.txt`. Each row is measured in a
 process of its own, so that its peak of memory is its own; what the process takes

@@ -1,6 +1,6 @@
 """Sequences that are not characters: tunes as notes, text as words.
 
-    python benchmarks/sequences.py --data ../shared/data --out docs/measured
+    python benchmarks/sequences.py --data DATA --out docs/measured
 
 `--data` holds `abc/jigs.abc` and `abc/reels*.abc`, tunes in ABC notation, and
 `sentences/en.txt`; music21 reads the tunes. A fifth of the tunes, of the sentences and

@@ -1,6 +1,6 @@
 """How fast training and prediction are, as ratios within one run.
 
-    python benchmarks/speed.py --data ../shared/data --out docs/measured
+    python benchmarks/speed.py --data DATA --out docs/measured
 
 `--data` holds `udhr/<code>.txt`. Machines are noisy: everything that is compared is run
 in turn, several times, and the medians of the ratios are what counts. The rate of a

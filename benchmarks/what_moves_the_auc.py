@@ -1,6 +1,6 @@
 """What moves the AUC: one setting changed at a time, English against French.
 
-    python benchmarks/what_moves_the_auc.py --data ../shared/data --out docs/measured
+    python benchmarks/what_moves_the_auc.py --data DATA --out docs/measured
 
 `--data` holds `udhr/eng.txt` and `udhr/fra.txt`, the Universal Declaration of Human
 Rights, and `sentences/en.txt` and `sentences/fr.txt`, a thousand sentences each. The

@@ -1,6 +1,6 @@
 """Whether the models write what they were trained on, and fill gaps.
 
-    python benchmarks/writing.py --data ../shared/data --out docs/measured
+    python benchmarks/writing.py --data DATA --out docs/measured
 
 `--data` holds `udhr/<code>.txt`. Of each text the first four fifths train a classifier
 with default parameters. Samples of a class should be taken for that class, by the

@@ -329,6 +329,12 @@ class CharLMLanguageClassifier(
             probability for each class, if `device` is not there, if training
             diverges, or if it cannot go on (``warm_start=True``) with the classes
             and parameters as they are.
+
+        Warns
+        -----
+        UserWarning
+            If a class has too little text to set a part of it aside: the
+            probabilities are not calibrated then.
         """
         sequences, labels, weights = self._check_texts(X, y, sample_weight)
         classes, class_index = np.unique(labels, return_inverse=True)

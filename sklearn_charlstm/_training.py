@@ -409,8 +409,13 @@ def train(
     }
     module_settings = {f"module__{key}": value for key, value in module_params.items()}
     with reproducibly(), seeded(compute.device, batches.seed):
-        net = _LanguageModelNet(CharLSTM, **(settings | module_settings | net_params))
-        net.initialize()
+        try:
+            net = _LanguageModelNet(
+                CharLSTM, **(settings | module_settings | net_params)
+            )
+            net.initialize()
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"`net_params` cannot be used: {error}") from error
         net.module_.load_numpy_weights(state.weights)
         optimizer = net.optimizer_
         if state.optimizer is not None and state.optimizer[0] == _name(optimizer):

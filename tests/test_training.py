@@ -238,6 +238,12 @@ def test_random_states_are_left_alone():
     np.testing.assert_array_equal(after, numpy_state)
 
 
+@pytest.mark.parametrize("net_params", [{"optimizer": "adam"}, {"foo": 1}])
+def test_settings_that_no_net_has(net_params):
+    with pytest.raises(ValueError, match="`net_params` cannot be used"):
+        run(net_params=net_params)
+
+
 def test_divergence_names_model_and_epoch():
     with pytest.raises(
         ValueError, match=r"the model diverged: .* (nan|inf) in epoch \d"
