@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin
 
 __all__ = ["BayesRuleMixin"]
@@ -15,11 +15,14 @@ __all__ = ["BayesRuleMixin"]
 class BayesRuleMixin(ClassifierMixin):
     """The predictions of a classifier with a likelihood for each class.
 
-    A subclass has `classes_`, `class_log_prior_`, `beam` and `_evidence`.
+    A subclass has `class_prior`, `beam`, `classes_`, `class_count_`,
+    `class_log_prior_` and `_evidence`.
     """
 
+    class_prior: ArrayLike | str | None
     beam: float | None
     classes_: NDArray[Any]
+    class_count_: NDArray[np.float64]
     class_log_prior_: NDArray[np.float64]
 
     def log_likelihood(self, X: Collection[Any]) -> NDArray[np.float64]:
@@ -55,6 +58,40 @@ class BayesRuleMixin(ClassifierMixin):
         log_likelihood, weight = self._evidence(X, beam)
         ratios = log_likelihood - log_likelihood.max(axis=1, keepdims=True)
         return weight[:, None] * ratios + self.class_log_prior_, weight
+
+    def _log_prior(self) -> NDArray[np.float64]:
+        """Return the logarithms of the priors that `class_prior` stands for."""
+        n_classes = len(self.classes_)
+        if self.class_prior is None:
+            return np.full(n_classes, -np.log(n_classes))
+        if isinstance(self.class_prior, str) and self.class_prior == "empirical":
+            # A class without a text so far cannot be predicted.
+            with np.errstate(divide="ignore"):
+                return np.log(self.class_count_ / self.class_count_.sum())
+        index = getattr(self.class_prior, "index", None)
+        # Of a Series; a list has a method of that name.
+        if index is not None and not callable(index):
+            named = [*index]
+            if named not in ([*range(n_classes)], self.classes_.tolist()):
+                raise ValueError(
+                    f"`class_prior` is labelled {named}, and the order of the classes "
+                    f"is {self.classes_}; pass its values in that order."
+                )
+        try:
+            prior = np.asarray(self.class_prior, dtype=float)
+        except (TypeError, ValueError):
+            prior = np.empty(0)
+        if (
+            prior.shape != (n_classes,)
+            or not (prior > 0).all()
+            or not np.isclose(prior.sum(), 1)
+        ):
+            raise ValueError(
+                f"`class_prior` must be {n_classes} positive probabilities that sum to "
+                f"1, one for each of the classes {self.classes_}, got "
+                f"{self.class_prior!r}."
+            )
+        return np.log(prior)
 
     def predict_joint_log_proba(self, X: Collection[Any]) -> NDArray[np.float64]:
         """Compute the joint log-probability of every text and each class.

@@ -676,39 +676,6 @@ class CharLMLanguageClassifier(
         self.precision_ = node.value("precision", str)
         self._set_curves()
 
-    def _log_prior(self) -> NDArray[np.float64]:
-        n_classes = len(self.classes_)
-        if self.class_prior is None:
-            return np.full(n_classes, -np.log(n_classes))
-        if isinstance(self.class_prior, str) and self.class_prior == "empirical":
-            # A class without a text so far cannot be predicted.
-            with np.errstate(divide="ignore"):
-                return np.log(self.class_count_ / self.class_count_.sum())
-        index = getattr(self.class_prior, "index", None)
-        # Of a Series; a list has a method of that name.
-        if index is not None and not callable(index):
-            named = [*index]
-            if named not in ([*range(n_classes)], self.classes_.tolist()):
-                raise ValueError(
-                    f"`class_prior` is labelled {named}, and the order of the classes "
-                    f"is {self.classes_}; pass its values in that order."
-                )
-        try:
-            prior = np.asarray(self.class_prior, dtype=float)
-        except (TypeError, ValueError):
-            prior = np.empty(0)
-        if (
-            prior.shape != (n_classes,)
-            or not (prior > 0).all()
-            or not np.isclose(prior.sum(), 1)
-        ):
-            raise ValueError(
-                f"`class_prior` must be {n_classes} positive probabilities that sum to "
-                f"1, one for each of the classes {self.classes_}, got "
-                f"{self.class_prior!r}."
-            )
-        return np.log(prior)
-
     def _evidence(
         self, X: Collection[Any], beam: float | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
