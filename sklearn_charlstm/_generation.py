@@ -31,6 +31,9 @@ MAX_ROWS = 2**10
 # Log-probabilities that are computed at a time while a beginning is read.
 MAX_OUTPUTS = 2**20
 
+# Runs of characters that a search for completions reads side by side.
+MAX_RUNS = 2**16
+
 # What comes later says little about a gap.
 MAX_END = 64
 
@@ -335,6 +338,11 @@ def likeliest_runs(
     -------
     runs : list of at most n tuples (tokens, log-probability in nats)
         The most probable first.
+
+    Raises
+    ------
+    ValueError
+        If there are more than `MAX_RUNS` at a time to be extended.
     """
     complete: list[tuple[float, tuple[int, ...]]] = []
     runs: list[tuple[int, ...]] = [()]
@@ -353,6 +361,12 @@ def likeliest_runs(
             rows, places = np.nonzero(log_proba > worst)
             if not len(rows) or length == max_length:
                 break
+            if len(rows) > MAX_RUNS:
+                raise ValueError(
+                    f"More than {MAX_RUNS} runs of characters are as probable as the "
+                    f"completions found so far, because a word seldom ends or `n={n}` "
+                    "is large; set a smaller `n` or `max_length`."
+                )
             columns = inside[places]
             log_proba_of_run = log_proba[rows, places]
             runs = [

@@ -215,7 +215,8 @@ class WriterMixin:
         ------
         ValueError
             If ``analyzer='byte'``, which has no words, if nothing in the alphabet ends
-            a word, or if a number is not positive.
+            a word, or hardly ever, so that there are too many runs of characters to
+            search, or if a number is not positive.
         """
         check_is_fitted(self)
         validate_parameter_constraints(

@@ -281,6 +281,12 @@ def test_nothing_ends_a_word(tiny):
     assert whole.suggest("a", 1, max_length=2)
 
 
+def test_a_word_hardly_ends(model, monkeypatch):
+    monkeypatch.setattr(_generation, "MAX_RUNS", 3)
+    with pytest.raises(ValueError, match=r"More than 3 runs .* `n=50` is large"):
+        model.suggest("a", 50, max_length=4)
+
+
 def test_marks_do_not_end_a_word(tiny):
     model = CharLSTMLanguageModel(**tiny).fit(["हिन्दी भाषा "] * 5)
     assert len(model.suggest("ह", 3, max_length=2)) == 3
