@@ -50,15 +50,15 @@ def clf(tiny, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:The probabilities are not calibrated")
 @pytest.mark.parametrize("lines", [as_one_line, as_many_lines])
-def test_fit_takes_less_than_five_bytes_a_character(clf, lines):
+def test_fit_takes_less_than_four_bytes_a_character(clf, lines):
     def fit(X):
         clf.fit(X, ["a"] * (len(X) - 1) + ["b"])
 
-    assert bytes_per_character(fit, lines) < 5
+    assert bytes_per_character(fit, lines) < 4
 
 
 @pytest.mark.parametrize("lines", [as_one_line, as_many_lines])
-def test_prediction_takes_less_than_five_bytes_a_character(clf, lines, monkeypatch):
+def test_prediction_takes_less_than_four_bytes_a_character(clf, lines, monkeypatch):
     monkeypatch.setattr(_reading, "MAX_TOKENS", 2**10)
     clf.fit(["abc def", "gh ij"], ["a", "b"])
-    assert bytes_per_character(clf.predict_log_proba, lines) < 5
+    assert bytes_per_character(clf.predict_log_proba, lines) < 4
