@@ -254,7 +254,7 @@ def test_a_class_is_added_without_a_change_of_the_others(
     more = [*texts, "der Hund"], [*labels, "deu"]
     with monkeypatch.context() as patched:
         # Nothing is trained before.
-        patched.setattr(clf, "_train", None)
+        patched.setattr(CharLMLanguageClassifier, "_train", None)
         with pytest.raises(ValueError, match="add_class has given the models diff"):
             clf.set_params(epochs=4).fit(*more)
     clf.set_params(discriminative_epochs=0).fit(*more)
