@@ -19,7 +19,7 @@ __all__ = [
     "Evidence",
     "EvidenceWeight",
     "Fold",
-    "Part",
+    "LabelledSequences",
     "folds",
     "held_out_evidence",
 ]
@@ -105,8 +105,8 @@ class EvidenceWeight:
         return cls(*np.exp(result.x).tolist())
 
 
-class Fold(NamedTuple):
-    """Texts of all classes: all there are, to train with, or set aside to score.
+class LabelledSequences(NamedTuple):
+    """Texts of all classes: all there are, those to train with, or those set aside.
 
     Attributes
     ----------
@@ -120,22 +120,22 @@ class Fold(NamedTuple):
     weights: NDArray[Any]
 
 
-class Part(NamedTuple):
-    """What is set aside of all texts, not yet cut out of them.
+class Fold(NamedTuple):
+    """A part of all texts that is set aside, not yet cut out of them.
 
     Attributes
     ----------
-    texts : Fold
+    texts : LabelledSequences
         All there are.
     first, last : ndarrays of shape (n_texts,), integer
         Of each text these characters, without the last, which may be none.
     """
 
-    texts: Fold
+    texts: LabelledSequences
     first: _Ints
     last: _Ints
 
-    def cut(self) -> tuple[Fold, Fold]:
+    def split(self) -> tuple[LabelledSequences, LabelledSequences]:
         """Return what is left to train with, and what is set aside."""
         sequences, *_ = self.texts
         training, held_out = [], []
@@ -144,18 +144,22 @@ class Part(NamedTuple):
         ):
             held_out.append((sequence[a:b], row))
             training += [(sequence[:a], row), (sequence[b:], row)]
-        return self._fold(training), self._fold(held_out)
+        return self._joined(training), self._joined(held_out)
 
-    def _fold(self, pieces: list[tuple[Sequence[Hashable], int]]) -> Fold:
+    def _joined(
+        self, pieces: list[tuple[Sequence[Hashable], int]]
+    ) -> LabelledSequences:
         _, class_index, weights = self.texts
         pieces = [(piece, row) for piece, row in pieces if len(piece)]
         rows = np.array([row for _, row in pieces], dtype=int)
-        return Fold([piece for piece, _ in pieces], class_index[rows], weights[rows])
+        return LabelledSequences(
+            [piece for piece, _ in pieces], class_index[rows], weights[rows]
+        )
 
 
 def folds(
-    texts: Fold, n_folds: int, rng: np.random.Generator, *, whole: bool
-) -> Iterator[Part]:
+    texts: LabelledSequences, n_folds: int, rng: np.random.Generator, *, whole: bool
+) -> Iterator[Fold]:
     """Set aside one part after another of the text of every class.
 
     The parts are contiguous: what is near in a running text is alike. Whole texts are
@@ -166,7 +170,7 @@ def folds(
 
     Parameters
     ----------
-    texts : Fold
+    texts : LabelledSequences
         All there are.
     n_folds : int
         Into how many parts the text is divided.
@@ -176,7 +180,7 @@ def folds(
 
     Yields
     ------
-    part : Part
+    fold : Fold
     """
     sequences, class_index, _ = texts
     lengths = np.array([len(sequence) for sequence in sequences])
@@ -202,13 +206,13 @@ def folds(
         first, last = np.clip(first, 0, lengths), np.clip(last, 0, lengths)
         n_held_out = np.bincount(class_index, weights=last - first)
         if ((n_held_out > 0) & (n_held_out < totals)).all():
-            yield Part(texts, first, last)
+            yield Fold(texts, first, last)
 
 
 def held_out_evidence(
     models: list[CharLSTMLanguageModel],
     vocabulary: Vocabulary,
-    held_out: Fold,
+    held_out: LabelledSequences,
     rng: np.random.Generator,
     *,
     whole: bool,
@@ -220,7 +224,7 @@ def held_out_evidence(
     models : list of n_classes CharLSTMLanguageModel
     vocabulary : Vocabulary
         Their common alphabet.
-    held_out : Fold
+    held_out : LabelledSequences
         Texts that the models have not seen.
     rng : Generator
         Draws the fragments: of each class the same number.

@@ -22,7 +22,7 @@ from sklearn_charlstm._calibration import (
     Evidence,
     EvidenceWeight,
     Fold,
-    Part,
+    LabelledSequences,
     folds,
     held_out_evidence,
 )
@@ -92,14 +92,14 @@ def _by_class(
 def _evidence_of_folds(
     classifiers: Sequence[ClassModelsMixin],
     classes: NDArray[Any],
-    parts: Sequence[Part],
+    parts: Sequence[Fold],
     epochs: int,
     report: Callable[[int, float], None] | None,
 ) -> list[Evidence]:
     """Train classifiers side by side, each without a part of the text, and score it."""
     first = classifiers[0]
     # Cut here: of all parts at once it would take much memory.
-    pairs = [part.cut() for part in parts]
+    pairs = [part.split() for part in parts]
     texts: list[tuple[list[Sequence[Hashable]], NDArray[Any]]] = []
     for clf, (training, _) in zip(classifiers, pairs, strict=True):
         clf._start(classes, training.sequences, training.class_index)
@@ -270,7 +270,9 @@ class ClassModelsMixin(BaseEstimator):
         parts = []
         if n_folds:
             rng = np.random.default_rng(models[0]._seed)
-            parts = list(folds(Fold(*data), n_folds, rng, whole=self.boundaries))
+            parts = list(
+                folds(LabelledSequences(*data), n_folds, rng, whole=self.boundaries)
+            )
             if not parts:
                 warnings.warn(
                     "The probabilities are not calibrated: a class has too little text "

@@ -8,7 +8,7 @@ from sklearn_charlstm._calibration import (
     LENGTHS,
     Evidence,
     EvidenceWeight,
-    Fold,
+    LabelledSequences,
     folds,
     held_out_evidence,
 )
@@ -26,8 +26,8 @@ def letters_of(part):
 
 
 def cut_folds(sequences, class_index, weights, n_folds, rng, *, whole):
-    texts = Fold(sequences, class_index, weights)
-    return [part.cut() for part in folds(texts, n_folds, rng, whole=whole)]
+    texts = LabelledSequences(sequences, class_index, weights)
+    return [part.split() for part in folds(texts, n_folds, rng, whole=whole)]
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -111,7 +111,7 @@ class OneNatForEach:
 def test_evidence_of_fragments(whole):
     vocabulary = Vocabulary(["a"], "char", whole)
     models = [OneNatForEach(vocabulary, 1.0), OneNatForEach(vocabulary, 2.0)]
-    held_out = Fold(
+    held_out = LabelledSequences(
         ["a" * 500, "aa?", "a?" * 250], np.array([0, 1, 1]), np.array([1.0, 2.0, 3.0])
     )
     rng = np.random.default_rng(0)
@@ -302,7 +302,7 @@ def test_a_fragment_counts_once(tiny):
     vocabulary = Vocabulary(["a"], "char", False)
     models = [OneNatForEach(vocabulary, 1.0), OneNatForEach(vocabulary, 2.0)]
     # As long as a beginning that is read off the running sums, and longer.
-    held_out = Fold(["a" * 6, "a" * 7], np.array([0, 1]), np.ones(2))
+    held_out = LabelledSequences(["a" * 6, "a" * 7], np.array([0, 1]), np.ones(2))
     evidence = held_out_evidence(
         models, vocabulary, held_out, np.random.default_rng(0), whole=False
     )
