@@ -221,7 +221,7 @@ def _params(node: Node, cls: type, analyzer: Analyzer | None) -> dict[str, Any]:
             f"The `analyzer` was the function {name!r} when this was saved, and is "
             f"{_name(analyzer)!r} now; if it does not return the same tokens, nothing "
             "that is predicted is right.",
-            stacklevel=4,
+            stacklevel=3,
         )
     return params | {"analyzer": analyzer}
 

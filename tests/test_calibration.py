@@ -223,8 +223,10 @@ def test_the_weight_does_not_depend_on_the_jobs(tiny, texts, labels):
 
 def test_too_little_text_to_set_any_aside(tiny):
     tiny.update(boundaries=True)
-    with pytest.warns(UserWarning, match="not calibrated: a class has too little"):
+    message = "not calibrated: a class has too little"
+    with pytest.warns(UserWarning, match=message) as warned:
         clf = CharLMLanguageClassifier(**tiny).fit(["ab", "cd"], [0, 1])
+    assert warned[0].filename == __file__
     assert clf.evidence_weight_ == EvidenceWeight()
     texts = ["abab", "cdcd", "bbaa", "ccdd", "abba", "dcdc"]
     clf = CharLMLanguageClassifier(**tiny).fit(texts, [0, 1] * 3)

@@ -289,8 +289,10 @@ def test_a_function_must_be_passed_again(tiny, texts, path):
         CharLMLanguageClassifier.load(path)
     with pytest.raises(ValueError, match="which a file cannot hold; pass it"):
         CharLMLanguageClassifier.load(path, analyzer="char")
-    with pytest.warns(UserWarning, match="function 'pairs' when .* and is 'list' now"):
+    message = "function 'pairs' when .* and is 'list' now"
+    with pytest.warns(UserWarning, match=message) as warned:
         CharLMLanguageClassifier.load(path, analyzer=list)
+    assert warned[0].filename == __file__
     classifier(tiny, texts).save(path)
     with pytest.raises(ValueError, match="has analyzer='char'; do not pass another"):
         CharLMLanguageClassifier.load(path, analyzer=pairs)
