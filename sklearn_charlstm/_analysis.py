@@ -2,6 +2,7 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
+import operator
 import re
 import unicodedata
 import warnings
@@ -12,9 +13,8 @@ from collections.abc import (
     Iterable,
     Mapping,
     Sequence,
-    Set,
 )
-from functools import lru_cache
+from functools import partial
 from itertools import compress
 from numbers import Real
 from typing import Any, Literal
@@ -36,17 +36,8 @@ __all__ = [
 
 Analyzer = Literal["char", "byte", "word"] | Callable[[Any], Iterable[Hashable]]
 
-# Weights that differ by more have no ratio in float32.
-MAX_WEIGHT_RATIO = 1e30
-
-
-def _characters(text: str) -> Sequence[str]:
-    return text
-
-
-def _utf8_bytes(text: str) -> Sequence[int]:
-    # A lone surrogate is no valid UTF-8, but it is a Python str: let it pass.
-    return text.encode("utf-8", "surrogatepass")
+# Weights that differ by more have no ratio in float64.
+MAX_WEIGHT_RATIO = 1e290
 
 
 def continues_word(character: str) -> bool:
@@ -63,20 +54,20 @@ def _is_mark(character: str) -> bool:
     return unicodedata.category(character)[0] == "M" or character in joiners
 
 
-@lru_cache
-def _word_or_other(marks: str) -> re.Pattern[str]:
+def _utf8_bytes(text: str) -> bytes:
+    # A lone surrogate is no valid UTF-8, but it is a Python str: let it pass.
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _words(texts: list[str]) -> Iterable[Sequence[str]]:
     # For re a mark is no part of a word.
-    return re.compile(rf"\w[\w{marks}]*|[^\w\s]")
+    marks = "".join(filter(_is_mark, set().union(*texts)))
+    return map(re.compile(rf"\w[\w{marks}]*|[^\w\s]").findall, texts)
 
 
-def _words(text: str) -> Sequence[str]:
-    marks = "".join(sorted(filter(_is_mark, set(text))))
-    return _word_or_other(marks).findall(text)
-
-
-_ANALYZERS: dict[str, Callable[[str], Sequence[Hashable]]] = {
-    "char": _characters,
-    "byte": _utf8_bytes,
+_ANALYZERS: dict[str, Callable[[list[str]], Iterable[Sequence[Hashable]]]] = {
+    "char": iter,
+    "byte": partial(map, _utf8_bytes),
     "word": _words,
 }
 
@@ -107,7 +98,7 @@ def analyze(X: Collection[Any], analyzer: Analyzer) -> list[Sequence[Hashable]]:
         texts = list(X)
         if set(map(type, texts)) != {str}:
             texts = [_check_text(text, row) for row, text in enumerate(texts)]
-        return [*map(_ANALYZERS[analyzer], texts)]
+        return [*_ANALYZERS[analyzer](texts)]
     return [_tokens(analyzer, sample, row) for row, sample in enumerate(X)]
 
 
@@ -140,11 +131,15 @@ def _check_container(X: object) -> None:
             f"X must be a sequence of texts, got one {type(X).__name__}; "
             "put a single text in a list: [text]."
         )
-    has_no_order = isinstance(X, (Mapping, Set))
-    if has_no_order or not (hasattr(X, "__len__") and hasattr(X, "__iter__")):
+    if isinstance(X, Mapping) or not (hasattr(X, "__len__") and hasattr(X, "__iter__")):
         raise TypeError(
             "X must be a sequence of texts (list, tuple, 1-D array or Series), "
             f"got {type(X).__name__}."
+        )
+    if isinstance(X, (set, frozenset)):
+        raise TypeError(
+            f"X must be a sequence of texts, got {type(X).__name__}, which has no "
+            "order that labels or predictions could have; pass a list."
         )
     shape = getattr(X, "shape", None)
     if shape is not None and len(shape) != 1:
@@ -207,14 +202,20 @@ def _tokens(
             f"a sequence of hashable tokens: {error}. A single sample goes in a list: "
             "[sample]."
         ) from error
-    for token in tokens:
-        # None is a token like any other, and equal to itself.
-        if token is not None and is_missing(token):
-            raise ValueError(
-                f"X[{row}]: `analyzer` returned a missing value ({token!r}), which is "
-                "not equal to itself; let it return another token in its place."
-            )
+    if not _are_equal_to_themselves(tokens):
+        raise ValueError(
+            f"X[{row}]: `analyzer` returned a missing value, which is not equal to "
+            f"itself, among {tokens!r}; let it return another token in its place."
+        )
     return tokens
+
+
+def _are_equal_to_themselves(tokens: Sequence[Hashable]) -> bool:
+    try:
+        return not any(map(operator.ne, tokens, tokens))
+    except TypeError:
+        # That of pandas is not even true or false.
+        return False
 
 
 def analyze_weighted(
@@ -279,7 +280,9 @@ def check_labels(labels: ArrayLike, name: str) -> NDArray[Any]:
     """
     array: NDArray[Any] = column_or_1d(labels, warn=True)
     # A list of str becomes an array in which NaN is the str 'nan'.
-    for row, label in enumerate(labels if isinstance(labels, list) else array):
+    is_array = hasattr(labels, "dtype")
+    as_they_are = array if is_array else np.asarray(labels, dtype=object).ravel()
+    for row, label in enumerate(as_they_are):
         if is_missing(label):
             raise ValueError(
                 f"{name}[{row}] is a missing value ({label!r}); drop the sample."

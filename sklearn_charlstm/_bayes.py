@@ -46,8 +46,8 @@ class BayesRuleMixin(ClassifierMixin):
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return log-likelihoods, and what a nat of them counts in each text.
 
-        With a beam they are -inf for classes that are not within it, and that of the
-        pass that left it alone for a class that is alone there.
+        With a beam the log-likelihoods are -inf for classes that are not within it;
+        for a class that is alone there it is that of the pass that left it alone.
         """
         raise NotImplementedError
 

@@ -128,7 +128,7 @@ class Fold(NamedTuple):
     texts : LabelledSequences
         All there are.
     first, last : ndarrays of shape (n_texts,), integer
-        Of each text these characters, without the last, which may be none.
+        Of each text ``sequence[first:last]``, which may be empty.
     """
 
     texts: LabelledSequences
@@ -197,7 +197,9 @@ def folds(
         part_of = dict(zip(distinct, dealt, strict=True))
         part_of_text = np.array([part_of[key] for key in keys])
     n_needed = min(n_folds, -(-ENOUGH_TOKENS * n_folds // totals.min()))
-    for number in range(n_needed):
+    for number in range(n_folds):
+        if not n_needed:
+            return
         first = (totals * number // n_folds)[class_index] - start
         last = (totals * (number + 1) // n_folds)[class_index] - start
         if whole:
@@ -206,6 +208,7 @@ def folds(
         first, last = np.clip(first, 0, lengths), np.clip(last, 0, lengths)
         n_held_out = np.bincount(class_index, weights=last - first)
         if ((n_held_out > 0) & (n_held_out < totals)).all():
+            n_needed -= 1
             yield Fold(texts, first, last)
 
 

@@ -276,8 +276,8 @@ class ClassModelsMixin(BaseEstimator):
             if not parts:
                 warnings.warn(
                     "The probabilities are not calibrated: a class has too little text "
-                    f"for a part of {n_folds} of it to be set aside. Pass more texts, "
-                    "or set calibration_folds=0.",
+                    f"to set one of {n_folds} parts of it aside. Pass more texts, or "
+                    "set calibration_folds=0.",
                     stacklevel=4,
                 )
         networks = [f"network {n}" for n in range(1, models[0].n_networks + 1)]

@@ -555,11 +555,12 @@ class CharLMLanguageClassifier(
             text, or an argument is out of range.
         """
         check_is_fitted(self)
-        classes = self.classes_.tolist()
-        if label not in classes:
+        # Of several labels each would be compared with a class.
+        is_class = self.classes_ == label if not np.ndim(label) else np.False_
+        if not np.any(is_class):
             raise ValueError(f"There is no class {label!r} in {self.classes_}.")
         models = list(self.language_models_)
-        return models.pop(classes.index(label))._sample(
+        return models.pop(int(np.argmax(is_class)))._sample(
             n_samples,
             max_length=max_length,
             choice=Choice(temperature, top_k, top_p),

@@ -122,8 +122,8 @@ class PersistenceMixin:
         device : str, default='auto'
             Where the loaded estimator computes: its parameter `device`.
         analyzer : callable, default=None
-            The function that was the `analyzer`; a file cannot hold it, and warns of
-            one of another name. Only where it was one.
+            The function that was the `analyzer`; a file cannot hold it. Only where
+            it was one.
 
         Returns
         -------
@@ -137,6 +137,11 @@ class PersistenceMixin:
             `analyzer` is missing.
         OSError
             If the file cannot be read.
+
+        Warns
+        -----
+        UserWarning
+            If the `analyzer` has another name than the one that was saved.
         """
         with opened_archive(path) as root:
             format_version = root.value("format", int)

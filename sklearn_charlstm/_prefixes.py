@@ -13,10 +13,14 @@ __all__ = ["FEW_TEXTS", "MIN_STEPS", "Level", "PrefixTree", "distinct_numbers"]
 # One text of so many that shares its history is not worth looking for.
 FEW_SHARE = 64
 
-# So many steps of few texts are left to torch's LSTM on a CPU: many times as fast, so
-# that what they have in common is read once for each.
+# So many steps, of few texts with nothing in common, are left to torch's LSTM on a CPU.
 MIN_STEPS = 32
 FEW_TEXTS = 16
+
+# It is so much faster that fewer texts, which may have that many steps in common, are
+# each read by themselves.
+FEW_ALIKE = 4
+MANY_STEPS = 256
 
 # Where so many times as many numbers are possible as there are, a table of them is
 # faster than to sort.
@@ -71,7 +75,7 @@ class PrefixTree:
     ----------
     are_apart : bool
         Whether hardly two texts, of those that are long enough, have a history in
-        common, or there are few and they go on for long: each text has its own.
+        common, or there are few that go on for long: each text has its own.
     """
 
     def __init__(
@@ -100,7 +104,7 @@ class PrefixTree:
         prefixes = self._prefix[:n_texts]
         one, history = distinct_numbers(prefixes, len(self._last))
         self.are_apart = len(one) >= n_texts - n_texts // FEW_SHARE or (
-            n_texts <= FEW_TEXTS and n_shared >= MIN_STEPS
+            n_texts <= FEW_ALIKE and n_shared >= MANY_STEPS
         )
         if self.are_apart:
             # From here on text i is history i is prefix i.

@@ -54,10 +54,9 @@ class EncodedTexts(NamedTuple):
         texts : EncodedTexts
         """
         # Positions of all tokens would take many times the memory of the tokens.
-        data = self.ids.view(np.uint8).data
-        parts = [data[start:end] for start, end in self._spans(rows)]
+        data = self.bytes_of(rows)
         # Of a bytearray: an array of bytes could not be written to.
-        ids = np.frombuffer(bytearray().join(parts), dtype=self.ids.dtype)
+        ids = np.frombuffer(bytearray().join(data), dtype=self.ids.dtype)
         return self._replace(ids=ids, lengths=self.lengths[rows])
 
     def bytes_of(self, rows: NDArray[np.integer] | slice) -> list[bytes]:
@@ -72,13 +71,10 @@ class EncodedTexts(NamedTuple):
         data : list of n_rows bytes
         """
         data = self.ids.tobytes()
-        return [data[start:end] for start, end in self._spans(rows)]
-
-    def _spans(self, rows: NDArray[np.integer] | slice) -> Iterable[tuple[int, int]]:
-        """Return where the bytes of texts begin and end."""
         ends = np.cumsum(self.lengths)[rows] * self.ids.itemsize
         starts = ends - self.lengths[rows] * self.ids.itemsize
-        return zip(starts.tolist(), ends.tolist(), strict=True)
+        spans = zip(starts.tolist(), ends.tolist(), strict=True)
+        return [data[start:end] for start, end in spans]
 
     def where(self, is_taken: NDArray[np.bool_]) -> Self:
         """Select texts in the order in which they are, which is faster.

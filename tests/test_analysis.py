@@ -1,3 +1,6 @@
+from collections import deque
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -49,7 +52,8 @@ def test_lone_surrogate_is_a_character_and_three_bytes():
         (None, TypeError, r"sequence of texts .* got NoneType"),
         (3, TypeError, r"got int"),
         ({"a": 1}, TypeError, r"got dict"),
-        ({"a", "b"}, TypeError, r"got set"),
+        ({"a", "b"}, TypeError, r"got set, which has no order"),
+        (frozenset("ab"), TypeError, r"got frozenset"),
         ((text for text in "ab"), TypeError, r"got generator"),
         ([], ValueError, r"0 sample\(s\).*at least one text"),
         (["a", b"b"], TypeError, r"X\[1\] is bytes, not str; decode it"),
@@ -95,18 +99,25 @@ def test_marks_are_part_of_their_letters():
     text = "हिन्दी भाषा, cafe\u0301 می\u200cخواهم"
     words = ["हिन्दी", "भाषा", ",", "cafe\u0301", "می\u200cخواهم"]
     assert analyze([text], "word") == [words]
+    assert list(analyze({"a b": 1}.keys(), "word")) == [["a", "b"]]
     # Where there is no letter before it a mark is by itself.
     assert analyze(["\u0301 a"], "word") == [["\u0301", "a"]]
 
 
 def test_tokens_that_are_not_equal_to_themselves():
     assert analyze([[1.5, None]], tuple) == [(1.5, None)]
-    for missing in (float("nan"), np.float32("nan"), pd.NA):
+    for missing in (float("nan"), np.float32("nan"), pd.NA, Decimal("nan"), pd.NaT):
         with pytest.raises(ValueError, match=r"X\[1\]: .* returned a missing value"):
             analyze([[1.5], [2.5, missing]], tuple)
 
 
 def test_a_missing_label_among_str():
-    for labels in (["a", np.nan], ["a", None], np.array(["a", None], dtype=object)):
+    for labels in (
+        ["a", np.nan],
+        ("a", np.nan),
+        deque(["a", None]),
+        np.array(["a", None], dtype=object),
+        pd.Series(["a", np.nan]),
+    ):
         with pytest.raises(ValueError, match=r"y\[1\] is a missing value"):
             check_labels(labels, "y")

@@ -300,7 +300,7 @@ def test_models_without_a_part_begin_like_the_others(tiny, texts, labels, monkey
             assert set(model.vocabulary_) <= set(whole.vocabulary_)
 
 
-def test_a_fragment_counts_once(tiny):
+def test_a_fragment_counts_once():
     vocabulary = Vocabulary(["a"], "char", False)
     models = [OneNatForEach(vocabulary, 1.0), OneNatForEach(vocabulary, 2.0)]
     # As long as a beginning that is read off the running sums, and longer.

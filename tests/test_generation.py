@@ -304,7 +304,16 @@ def test_a_long_beginning_is_read_in_blocks(model, monkeypatch):
     gap = model.infill("abba ab", "a ab ba", 2)
     sample = model.sample(3, prompt=beginnings[0], random_state=0)
     monkeypatch.setattr(_generation, "MAX_OUTPUTS", 1)
+    advance = _generation._Reader._advance
+    lengths = []
+
+    def watch(reader, inputs):
+        lengths.append(inputs.shape[1])
+        return advance(reader, inputs)
+
+    monkeypatch.setattr(_generation._Reader, "_advance", watch)
     np.testing.assert_allclose(model.next_char_proba(beginnings), expected, rtol=1e-5)
+    assert set(lengths) == {1}
     assert model.infill("abba ab", "a ab ba", 2) == gap
     assert model.sample(3, prompt=beginnings[0], random_state=0) == sample
 
@@ -315,7 +324,9 @@ def test_the_lowest_temperature_takes_the_likeliest(model):
         assert samples == model.sample(5, max_length=5, top_k=1, prompt="a")
 
 
-@pytest.mark.parametrize("label", [["up", "xy"], ["up"], "no", None, {}])
+@pytest.mark.parametrize(
+    "label", [["up", "xy"], ["up"], np.array(["up", "xy", "no"]), "no", None, {}]
+)
 def test_samples_are_of_one_class(clf, label):
     with pytest.raises(ValueError, match="There is no class"):
         clf.sample(label)

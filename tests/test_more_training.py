@@ -82,7 +82,7 @@ def test_heavy_texts_become_more_probable(estimator, tiny, texts, labels):
         ([0.0] * 8, "weight"),
         (np.nan, "finite"),
         (np.inf, "finite"),
-        ([1e300] + [1e-300] * 7, r"factor of 1e\+30"),
+        ([1e300] + [1e-300] * 7, r"factor of 1e\+290"),
         ([1e306] * 8, "above 1e300"),
     ],
 )

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from sklearn_charlstm._prefixes import (
-    FEW_TEXTS,
-    MIN_STEPS,
+    FEW_ALIKE,
+    MANY_STEPS,
     PrefixTree,
     distinct_numbers,
 )
@@ -84,8 +84,8 @@ def test_distinct_numbers(n_possible, in_order):
 
 
 def test_few_long_texts_are_apart():
-    longer, shorter = (0,) * (MIN_STEPS + 2), (0,) * (MIN_STEPS + 1) + (1,)
-    short = [(1, k % 8, k // 8) for k in range(FEW_TEXTS)]
+    longer, shorter = (0,) * (MANY_STEPS + 2), (0,) * (MANY_STEPS + 1) + (1,)
+    short = [(1, k % 8, k // 8) for k in range(FEW_ALIKE)]
     _, levels = read([longer, shorter])
     assert levels[0][2]
     # As soon as there are few.

@@ -211,6 +211,14 @@ def test_divergence_says_which():
         train_stacked(jobs, **HOW, compute=CPU)
 
 
+def test_divergence_that_no_loss_tells():
+    jobs = [make_job(k) for k in range(3)]
+    # All outputs alike: the softmax does not see it.
+    jobs[1].state.weights["networks.1.linear.bias"][:] = 1e13
+    with pytest.raises(ValueError, match="Training of model 1 diverged: weights grew"):
+        train_stacked(jobs, **HOW, compute=CPU)
+
+
 def test_bfloat16_is_close(half):
     results = train_stacked([make_job(k) for k in range(3)], **HOW, compute=half)
     for k, (state, losses) in enumerate(results):

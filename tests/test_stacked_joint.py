@@ -157,6 +157,21 @@ def test_divergence_is_an_error():
         train_jointly_stacked(jobs, **HOW, compute=CPU)
 
 
+@pytest.mark.parametrize(
+    "train",
+    [
+        train_jointly_stacked,
+        lambda jobs, **how: [train_jointly(j, **how) for j in jobs],
+    ],
+)
+def test_divergence_that_no_loss_tells(train):
+    jobs = make_jobs(2, epochs=1)
+    # All outputs alike: the softmax does not see it.
+    jobs[1].weights[0]["networks.0.linear.bias"][:] = 1e13
+    with pytest.raises(ValueError, match="together diverged: weights grew"):
+        train(jobs, **HOW, compute=CPU)
+
+
 def test_classifier_is_the_same(tiny, monkeypatch):
     tiny.update(discriminative_epochs=3, calibration_folds=2, n_networks=2)
     X = ["the cat", "und der hund", "le chat et le chien", "the dog and the cat"] * 2
