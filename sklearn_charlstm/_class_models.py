@@ -267,19 +267,7 @@ class ClassModelsMixin(BaseEstimator):
         if epochs == "auto":
             n_tokens = sum(len(sequence) + self.boundaries for sequence in sequences)
             epochs = auto_epochs(n_tokens, len(self.classes_))
-        parts = []
-        if n_folds:
-            rng = np.random.default_rng(models[0]._seed)
-            parts = list(
-                folds(LabelledSequences(*data), n_folds, rng, whole=self.boundaries)
-            )
-            if not parts:
-                warnings.warn(
-                    "The probabilities are not calibrated: a class has too little text "
-                    f"to set one of {n_folds} parts of it aside. Pass more texts, or "
-                    "set calibration_folds=0.",
-                    stacklevel=4,
-                )
+        parts = self._set_aside(LabelledSequences(*data), n_folds) if n_folds else []
         networks = [f"network {n}" for n in range(1, models[0].n_networks + 1)]
         with progress_line(
             [*networks, "held-out text"],
@@ -323,6 +311,19 @@ class ClassModelsMixin(BaseEstimator):
         # With warm_start the training of each model goes on from where it stopped, as
         # if there had been no joint training.
         self._generative_models = models if self.warm_start else self.language_models_
+
+    def _set_aside(self, texts: LabelledSequences, n_folds: int) -> list[Fold]:
+        """Return the parts of the texts to calibrate with; warn if there are none."""
+        rng = np.random.default_rng(self.language_models_[0]._seed)
+        parts = list(folds(texts, n_folds, rng, whole=self.boundaries))
+        if not parts:
+            warnings.warn(
+                "The probabilities are not calibrated: a class has too little text to "
+                f"set one of {n_folds} parts of it aside. Pass more texts, or set "
+                "calibration_folds=0.",
+                stacklevel=5,
+            )
+        return parts
 
     def _n_side_by_side(
         self, sequences: list[Sequence[Hashable]], class_index: NDArray[np.intp]
