@@ -242,7 +242,7 @@ def analyze_weighted(
     ------
     TypeError, ValueError
         As `analyze`; and if there is not one finite, non-negative weight for each
-        sample, or if all are zero.
+        sample, if all are zero, or if they are too far apart for their ratios.
     """
     sequences = analyze(X, analyzer)
     weights = _check_sample_weight(

@@ -17,8 +17,8 @@ FEW_SHARE = 64
 MIN_STEPS = 32
 FEW_TEXTS = 16
 
-# It is so much faster that fewer texts, which may have that many steps in common, are
-# each read by themselves.
+# It is so much faster that still fewer texts, with so many steps to come, are each read
+# by itself, whatever they have in common.
 FEW_ALIKE = 4
 MANY_STEPS = 256
 
@@ -97,7 +97,7 @@ class PrefixTree:
     def next_level(self) -> Level:
         """Read one more token of the texts that have one, until all are apart."""
         n_texts = int(np.count_nonzero(self._lengths > self._length))
-        # The longest but one: there is nobody that the longest shares more with.
+        # What is left of the longest but one: two have no more in common.
         n_shared = self._lengths[:2][-1] - self._length
         tokens = self._token_at(self._starts[:n_texts] + self._length)
         self._length += 1
