@@ -204,8 +204,8 @@ def _tokens(
         ) from error
     if not _are_equal_to_themselves(tokens):
         raise ValueError(
-            f"X[{row}]: `analyzer` returned a missing value, which is not equal to "
-            f"itself, among {tokens!r}; let it return another token in its place."
+            f"X[{row}]: `analyzer` returned a missing value (NaN or its like), which "
+            "is not equal to itself; let it return another token in its place."
         )
     return tokens
 
