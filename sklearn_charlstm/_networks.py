@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,8 +61,10 @@ class Levels(NamedTuple):
     ----------
     source : list of n_levels tensors or None
         As of each `Level`; None where the first histories go on in their order.
-    inputs : list of n_levels tensors
-        As of each `Level`.
+    inputs : tensor of shape (n_histories,)
+        The last token of each history, of one level after the other.
+    sizes : list of n_levels int
+        How many histories each level has.
     history : tensor of shape (n_prefixes,)
         Which history each prefix has, of those of all levels.
     targets : tensor of shape (n_prefixes,)
@@ -69,7 +72,8 @@ class Levels(NamedTuple):
     """
 
     source: Sequence[torch.Tensor | None]
-    inputs: Sequence[torch.Tensor]
+    inputs: torch.Tensor
+    sizes: list[int]
     history: torch.Tensor
     targets: torch.Tensor
 
@@ -88,7 +92,7 @@ class Levels(NamedTuple):
                 [level.targets for level in levels],
             )
         )
-        return cls(source.split(sizes), inputs.split(sizes), history, targets)
+        return cls(source.split(sizes), inputs, sizes, history, targets)
 
     @classmethod
     def apart(
@@ -110,9 +114,9 @@ class Levels(NamedTuple):
         of_steps, next_ones = (
             on_device(tokens[inside], device) for tokens in (inputs, targets)
         )
-        sizes = np.count_nonzero(inside, axis=1).tolist()
+        sizes = inside.sum(axis=1).tolist()
         history = torch.arange(len(next_ones), device=device)
-        return cls([None] * len(sizes), of_steps.split(sizes), history, next_ones)
+        return cls([None] * len(sizes), of_steps, sizes, history, next_ones)
 
 
 class Networks:
@@ -146,10 +150,7 @@ class Networks:
         self._n_networks = params["n_networks"]
         self._set_tokens(common, tokens)
         layers = range(params["num_layers"])
-        self._recurrent = [
-            self._for_few_rows(self._stacked(f"lstm.weight_hh_l{layer}", models).mT)
-            for layer in layers
-        ]
+        self._recurrent = [*map(self._of_state, layers)]
         first, *self._upwards = map(self._of_inputs, layers)
         self._outward = [
             (
@@ -172,31 +173,47 @@ class Networks:
             before = [vocabulary.first_input, vocabulary.cut]
             inputs.append(np.append(vocabulary.as_inputs(ids), before))
             shares.append(vocabulary.shares(ids))
-        self._input = np.stack(inputs)
-        known, output, log_share = map(np.stack, zip(*shares, strict=True))
+        self._input = np.array(inputs)
+        known, output, log_share = map(np.array, zip(*shares, strict=True))
         self._output = on_device(output, self._device)
         # Sums of many need float64, which not every device has.
         self._shares_on = self._device if self._on_gpu else torch.device("cpu")
         self._known, self._log_share = (
-            torch.from_numpy(array).to(self._shares_on) for array in (known, log_share)
+            on_device(array, self._shares_on) for array in (known, log_share)
         )
 
-    def _stacked(self, name: str, models: Sequence[Model]) -> torch.Tensor:
+    def _stacked(
+        self,
+        name: str,
+        models: Sequence[Model],
+        laid_out: Callable[[NDArray[Any]], NDArray[Any]] = np.asarray,
+    ) -> torch.Tensor:
         """Lay a parameter of all networks side by side."""
         arrays = [
-            weights[f"networks.{number}.{name}"]
+            laid_out(weights[f"networks.{number}.{name}"])
             for weights, _, _ in models
             for number in range(self._n_networks)
         ]
-        of_all = torch.from_numpy(np.array(arrays)).to(*self._compute)
-        if name.startswith("lstm.") and not self._on_gpu:
-            # As `_lstm_cell` takes the candidate. No digit is lost.
-            of_all.chunk(4, dim=1)[2].mul_(2)
-        return of_all
+        # In memory of torch: that of numpy is aligned less, and products take longer.
+        of_all = torch.empty(len(arrays), *arrays[0].shape)
+        for part, array in zip(of_all.numpy(), arrays, strict=True):
+            part[...] = array
+        return of_all.to(*self._compute)
 
-    def _for_few_rows(self, weight: torch.Tensor) -> torch.Tensor:
+    def _for_cell(self, of_gates: torch.Tensor, dim: int) -> torch.Tensor:
+        """Double what makes the candidate, as `_lstm_cell` takes it."""
+        if not self._on_gpu:
+            # No digit is lost.
+            of_gates.chunk(4, dim=dim)[2].mul_(2)
+        return of_gates
+
+    def _of_state(self, layer: int) -> torch.Tensor:
+        """Return the weights of what a layer has kept."""
+        name = f"lstm.weight_hh_l{layer}"
+        if self._on_gpu:
+            return self._stacked(name, self._models).mT
         # With a transposed matrix a product of few rows takes a CPU twice the time.
-        return weight if self._on_gpu else weight.contiguous()
+        return self._for_cell(self._stacked(name, self._models, np.transpose), 2)
 
     def _of_inputs(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return bias and weights of what a layer reads."""
@@ -204,33 +221,37 @@ class Networks:
             self._stacked(f"lstm.{name}_l{layer}", self._models)
             for name in ("bias_ih", "bias_hh", "weight_ih")
         )
-        return (bias + other)[:, None], weight.mT
+        bias = self._for_cell(bias.add_(other), 1)
+        return bias[:, None], self._for_cell(weight, 1).mT
 
     def _set_table(self, bias: torch.Tensor, weight: torch.Tensor) -> None:
         """Compute what the first layer makes of a token, once for every token."""
         tables, rows = [], []
         n_rows = 0
+        number = np.arange(self._n_networks)[:, None]
         of_models = zip(
             self._models,
             self._input,
-            bias.split(self._n_networks),
-            weight.split(self._n_networks),
+            bias.chunk(len(self._models)),
+            weight.chunk(len(self._models)),
             strict=True,
         )
         for model, inputs, its_bias, its_weight in of_models:
             # Different tokens may be the same to a model.
-            distinct, row = np.unique(inputs, return_inverse=True)
-            embedding = self._stacked("embedding.weight", [model])
-            embedding = embedding[:, torch.from_numpy(distinct)]
-            for table in torch.baddbmm(its_bias, embedding, its_weight):
-                tables.append(table)
-                rows.append(row + n_rows)
-                n_rows += len(table)
+            is_there = np.zeros(model.vocabulary.n_inputs, dtype=bool)
+            is_there[inputs] = True
+            distinct = np.flatnonzero(is_there)
+            embedding = self._stacked("embedding.weight", [model], itemgetter(distinct))
+            table = torch.baddbmm(its_bias, embedding, its_weight)
+            tables.append(table.flatten(0, 1))
+            row = (np.cumsum(is_there) - 1)[inputs]
+            rows.append(n_rows + number * len(distinct) + row)
+            n_rows += number.size * len(distinct)
         self._table = torch.cat(tables)
         if self._on_gpu:
             # As `fused_cell` takes it.
             self._table = self._table.float()
-        self._row = torch.from_numpy(np.stack(rows)).to(self._device)
+        self._row = on_device(np.concatenate(rows), self._device)
 
     def start(self) -> None:
         """Forget what was read."""
@@ -244,10 +265,11 @@ class Networks:
         log_likelihood : tensor of shape (n_models, n_prefixes), float64
         """
         # Tokens of all levels are looked up together: less to start.
-        rows = self._row.index_select(1, torch.cat([*levels.inputs]))
-        of_levels = rows.split([*map(len, levels.inputs)], dim=1)
+        rows = self._row.index_select(1, levels.inputs)
+        of_levels = rows.split(levels.sizes, dim=1)
         steps = zip(levels.source, of_levels, strict=True)
         hidden = torch.cat([self._read_level(*step) for step in steps], dim=1)
+        hidden = hidden.to(self._compute.dtype)
         outputs = self._output.index_select(1, levels.targets)
         scores = []
         for k, (bias, weight) in enumerate(self._outward):
@@ -311,7 +333,13 @@ class Networks:
             # Of the histories of all lengths the longest are last.
             n_before = sum(map(len, inputs[:-1]))
             its_history = n_before + prefix[number[of_part] - begin]
-            of_levels = (tuple(source), tuple(inputs), its_history, targets[of_part])
+            of_levels = (
+                tuple(source),
+                np.concatenate(inputs),
+                [*map(len, inputs)],
+                its_history,
+                targets[of_part],
+            )
             levels = Levels(*on_device(of_levels, self._device))
             self.start()
             scores[:, of_part] = self.read_levels(levels).cpu().numpy()
@@ -402,12 +430,11 @@ class Networks:
                 below = self._state[layer - 1][0].to(weight.dtype)
                 gates = torch.baddbmm(bias, below, weight, alpha=self._sign)
                 gates = gates.to(self._table.dtype)
-            hidden, cell = (
-                part[:, : rows.shape[1]]
-                if source is None
-                else part.index_select(1, source)
-                for part in state
-            )
+            hidden, cell = state
+            if source is not None:
+                hidden, cell = (part.index_select(1, source) for part in state)
+            elif rows.shape[1] < hidden.shape[1]:
+                hidden, cell = (part[:, : rows.shape[1]] for part in state)
             recurrent = self._recurrent[layer]
             if self._on_gpu:
                 hidden, cell, _ = fused_cell(gates, hidden, cell, recurrent)
@@ -415,7 +442,7 @@ class Networks:
                 gates.baddbmm_(hidden, recurrent, alpha=self._sign)
                 hidden, cell = _lstm_cell(gates, cell)
             self._state[layer] = hidden, cell
-        return self._state[-1][0].to(self._compute.dtype)
+        return self._state[-1][0]
 
 
 def _lstm_cell(gates: torch.Tensor, cell: torch.Tensor) -> _State:
@@ -425,7 +452,7 @@ def _lstm_cell(gates: torch.Tensor, cell: torch.Tensor) -> _State:
     The candidate is doubled already. In float32: a difference needs the digits. Both
     states are times `_CPU_FACTORS`, which saves two operations of nine.
     """
-    sigmoids = at_least_float32(gates).sigmoid_()
+    sigmoids = gates.float().sigmoid_()
     take_in, keep, candidate, give_out = sigmoids.chunk(4, dim=2)
     cell = (keep * cell).addcmul_(take_in, candidate, value=4).sub_(take_in, alpha=2)
     hidden = torch.addcmul(give_out, give_out, cell.sigmoid(), value=-2)

@@ -71,6 +71,10 @@ def in_threads(n_jobs: int | None, n_models: int, n_tokens: int) -> Iterator[Map
     if n_tokens >= MIN_TOKENS:
         # joblib reads files to know the number of CPUs.
         n_threads = min(effective_n_jobs(n_jobs), cpu_count(), n_models)
+    if n_threads == 1:
+        with reproducibly():
+            yield map
+        return
     # A thread begins on the first GPU, wherever its caller is.
     on_gpu: dict[str, Any] = (
         {
@@ -81,7 +85,7 @@ def in_threads(n_jobs: int | None, n_models: int, n_tokens: int) -> Iterator[Map
         else {}
     )
     with reproducibly(), ThreadPoolExecutor(n_threads, **on_gpu) as pool:
-        yield map if n_threads == 1 else pool.map
+        yield pool.map
 
 
 def n_gpus_that_read(

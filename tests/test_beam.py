@@ -114,7 +114,7 @@ def test_memory_of_a_look_is_bounded(models, common, monkeypatch, n_history):
 
     def watch(self, levels):
         n_outputs = max(bias.shape[2] for bias, _ in self._outward)
-        sizes.append(2 * sum(map(len, levels.inputs)) * n_outputs)
+        sizes.append(2 * len(levels.inputs) * n_outputs)
         return read_levels(self, levels)
 
     monkeypatch.setattr(_networks.Networks, "read_levels", watch)
