@@ -166,14 +166,14 @@ class Networks:
 
     def _set_tokens(self, common: Vocabulary, tokens: NDArray[np.int64]) -> None:
         """Find what the tokens of the texts are to each model."""
-        inputs, shares = [], []
-        for _, _, vocabulary in self._models:
+        shares = []
+        self._input = np.empty((len(self._models), len(tokens) + 2), dtype=np.int64)
+        for inputs, (_, _, vocabulary) in zip(self._input, self._models, strict=True):
             ids = vocabulary.ids_from(common)[tokens]
-            # Last what is read before the first token of a text and of a part of it.
-            before = [vocabulary.first_input, vocabulary.cut]
-            inputs.append(np.append(vocabulary.as_inputs(ids), before))
+            inputs[:-2] = vocabulary.as_inputs(ids)
+            # What is read before the first token of a text and of a part of it.
+            inputs[-2:] = vocabulary.first_input, vocabulary.cut
             shares.append(vocabulary.shares(ids))
-        self._input = np.array(inputs)
         known, output, log_share = map(np.array, zip(*shares, strict=True))
         self._output = on_device(output, self._device)
         # Sums of many need float64, which not every device has.
@@ -257,6 +257,7 @@ class Networks:
         """Forget what was read."""
         self._state = [(self._initial, self._initial)] * len(self._recurrent)
 
+    @torch.inference_mode()
     def read_levels(self, levels: Levels) -> torch.Tensor:
         """Compute log p(target | history) of all prefixes, level after level.
 
@@ -306,9 +307,9 @@ class Networks:
         number = np.zeros(len(windows), dtype=np.int64)
         one = np.zeros(1, dtype=np.int64)
         for column in history.T:
-            for inputs in self._input:
-                n_inputs = int(inputs.max()) + 1
-                codes = number * n_inputs + inputs[column]
+            for of_model in self._input:
+                n_inputs = int(of_model.max()) + 1
+                codes = number * n_inputs + of_model[column]
                 one, number = distinct_numbers(codes, len(one) * n_inputs)
         order = np.argsort(number, kind="stable")
         scores = np.empty((len(self._models), len(targets)))
@@ -345,6 +346,7 @@ class Networks:
             scores[:, of_part] = self.read_levels(levels).cpu().numpy()
         return scores
 
+    @torch.inference_mode()
     def read_with_torch(
         self, inputs: NDArray[np.int64], targets: NDArray[np.int64]
     ) -> torch.Tensor:

@@ -187,7 +187,7 @@ def read_in_parts(
         for networks in groups:
             networks.start()
         for steps, inside, read in part.blocks(max_tokens):
-            yield steps, inside, each(torch.inference_mode()(read), groups)
+            yield steps, inside, each(read, groups)
 
     begin, n_texts = 0, np.count_nonzero(lengths)
     while begin < n_texts:

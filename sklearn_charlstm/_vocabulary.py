@@ -300,9 +300,10 @@ class Vocabulary(dict[Hashable, int]):
         if common is not self.common:
             return np.array([*map(self.__getitem__, common), *special])
         # Most of the tokens of many classes are foreign: only one's own are looked up.
-        ids = np.full(len(common), self.foreign)
+        ids = np.full(common.n_inputs, self.foreign)
         ids[[*map(common.__getitem__, self)]] = np.arange(len(self))
-        return np.append(ids, special)
+        ids[-len(special) :] = special
+        return ids
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} tokens)"
