@@ -79,7 +79,8 @@ def analyze(X: Collection[Any], analyzer: Analyzer) -> list[Sequence[Hashable]]:
     ----------
     X : sequence of str, shape (n_samples,)
         List, tuple, 1-D array or Series. With a callable `analyzer` the samples
-        may be of any type the callable accepts.
+        may be of any type the callable accepts; of an array of more dimensions they
+        are the rows.
     analyzer : {'char', 'byte', 'word'} or callable
         How a sample becomes tokens.
 
@@ -93,7 +94,7 @@ def analyze(X: Collection[Any], analyzer: Analyzer) -> list[Sequence[Hashable]]:
         If `X` is not a one-dimensional, non-empty sequence of samples, or if a
         sample cannot be used. The message names the row.
     """
-    _check_container(X)
+    _check_container(X, rows_are_samples=callable(analyzer))
     if not callable(analyzer):
         texts = list(X)
         if set(map(type, texts)) != {str}:
@@ -125,7 +126,7 @@ def joined(tokens: Iterable[Any], analyzer: Analyzer) -> Any:
     return list(tokens)
 
 
-def _check_container(X: object) -> None:
+def _check_container(X: object, rows_are_samples: bool) -> None:
     if isinstance(X, (str, bytes, bytearray)):
         raise ValueError(
             f"X must be a sequence of texts, got one {type(X).__name__}; "
@@ -141,8 +142,10 @@ def _check_container(X: object) -> None:
             f"X must be a sequence of texts, got {type(X).__name__}, which has no "
             "order that labels or predictions could have; pass a list."
         )
-    shape = getattr(X, "shape", None)
-    if shape is not None and len(shape) != 1:
+    shape = getattr(X, "shape", (1,))
+    # Of a table the columns would be read, by their names.
+    is_array_of_rows = rows_are_samples and isinstance(X, np.ndarray) and X.ndim
+    if len(shape) != 1 and not is_array_of_rows:
         raise ValueError(
             "X must be one-dimensional, one text per sample, got "
             f"{type(X).__name__} of shape {tuple(shape)}; pass one column of a table "
@@ -182,12 +185,14 @@ def _check_text(text: object, row: int) -> str:
 
 
 def is_missing(value: Any) -> bool:
-    """Tell whether a value is None, NaN or a missing value of pandas."""
+    """Tell whether a value is None, NaN, or a missing value of numpy or pandas."""
     # The missing values of pandas: their truth value is an error, or they are no
     # number, so that comparing one with itself does not serve.
     if type(value).__name__ in ("NAType", "NaTType"):
         return True
-    return value is None or (isinstance(value, Real) and value != value)
+    if value is None or value is np.ma.masked:
+        return True
+    return isinstance(value, (Real, np.datetime64)) and bool(value != value)
 
 
 def _tokens(

@@ -50,15 +50,6 @@ __all__ = ["ClassModelsMixin"]
 # with so many, and each takes memory.
 MAX_SIDE_BY_SIDE = 64
 
-# The parameters that the language models do not have.
-_OWN_PARAMETERS = (
-    "beam",
-    "calibration_folds",
-    "class_prior",
-    "discriminative_epochs",
-    "n_jobs",
-)
-
 
 def _train_language_model(
     model: CharLSTMLanguageModel,
@@ -139,7 +130,7 @@ def _evidence_of_folds(
 class ClassModelsMixin(BaseEstimator):
     """An estimator that trains one language model per class.
 
-    Its parameters are those of the language model and `_OWN_PARAMETERS`.
+    It has all parameters of the language model.
     """
 
     maxlen: int
@@ -215,9 +206,9 @@ class ClassModelsMixin(BaseEstimator):
         return random_state.randint(np.iinfo(np.int32).max, size=n_models).tolist()
 
     def _language_model_params(self) -> dict[str, Any]:
-        params = self.get_params(deep=False)
-        for name in _OWN_PARAMETERS:
-            del params[name]
+        # Of a subclass, whose own `__init__` may take others, too.
+        names = CharLSTMLanguageModel().get_params(deep=False)
+        params = {name: getattr(self, name) for name in names}
         # The progress line is drawn once, for all models together.
         return params | {"verbose": 0}
 
@@ -395,7 +386,8 @@ class ClassModelsMixin(BaseEstimator):
     def _to_calibrate(self, discriminative_epochs: int) -> Self:
         """Return the classifier that is trained without a part of the texts."""
         models = self.language_models_
-        return clone(self).set_params(
+        classifier = clone(self)
+        vars(classifier).update(
             # One network is trusted less than their mean: the error is on the safe
             # side, and it takes a fraction of the time.
             n_networks=1,
@@ -409,6 +401,7 @@ class ClassModelsMixin(BaseEstimator):
             verbose=0,
             warm_start=False,
         )
+        return classifier
 
     def _with_current_params(
         self, models: list[CharLSTMLanguageModel]

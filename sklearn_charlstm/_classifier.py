@@ -218,6 +218,10 @@ class CharLMLanguageClassifier(
     array([False,  True])
     """
 
+    # What may change between two calls of `fit` with `warm_start` for the second to
+    # give what one of its own would have given.
+    _goes_on_with = ("epochs", "discriminative_epochs", "calibration_folds")
+
     _parameter_constraints: dict = {
         **CharLSTMLanguageModel._parameter_constraints,
         "beam": [Interval(Real, 0, None, closed="neither"), None],

@@ -176,6 +176,10 @@ class CharLSTMLanguageModel(
     True
     """
 
+    # What may change between two calls of `fit` with `warm_start` for the second to
+    # give what one of its own would have given.
+    _goes_on_with = ("epochs",)
+
     _parameter_constraints: dict = {
         "maxlen": [Interval(Integral, 1, None, closed="left")],
         "epochs": [Interval(Integral, 1, None, closed="left")],

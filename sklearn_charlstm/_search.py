@@ -61,7 +61,9 @@ class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
     param_grid : dict or list of dict
         Lists of values by the name of the parameter.
     warm_start_param : str, default='epochs'
-        The parameter whose values share a run; in a Pipeline ``'step__epochs'``.
+        The parameter whose values share a run; in a Pipeline ``'step__epochs'``. For
+        the classifier `discriminative_epochs` and `calibration_folds` serve too, which
+        come after the epochs; not those that training began with, such as `lr`.
     scoring : str, callable, list, tuple or dict, default=None
         One score or several, as in GridSearchCV; None is the estimator's own.
     n_jobs : int, default=None
@@ -110,6 +112,10 @@ class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
     What `fit` does after the epochs it does anew for every value: the joint training
     and the calibration of :class:`CharLMLanguageClassifier`.
     ``discriminative_epochs=0`` and ``calibration_folds=0`` leave them out.
+
+    An estimator that is a value in the grid itself, as the step of a Pipeline can be,
+    needs ``warm_start=True`` of its own: without it each of its candidates is trained
+    from the start, to the same scores.
 
     Examples
     --------
@@ -194,9 +200,10 @@ class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
         Raises
         ------
         ValueError
-            If `warm_start_param` is not in a grid or has a value that is no number, or
-            if no candidate can be fitted.
+            If `warm_start_param` is none that training goes on with, is not in a grid
+            or has a value that is no number, or if no candidate can be fitted.
         """
+        base_estimator = self._base_estimator()
         # What follows is the `fit` of GridSearchCV with other units of work.
         scorers, refit_metric = self._get_scorers()
         X, y = indexable(X, y)
@@ -212,7 +219,6 @@ class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
                 f"Fitting {len(splits)} folds for each of {len(candidates)} candidates "
                 f"in {len(runs)} runs, totalling {len(splits) * len(runs)} runs"
             )
-        base_estimator = clone(self.estimator).set_params(**self._warm_start())
         results_of_runs = Parallel(n_jobs=self.n_jobs, pre_dispatch=self.pre_dispatch)(
             delayed(_fit_and_score_run)(
                 clone(base_estimator),
@@ -270,10 +276,21 @@ class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
                 self.feature_names_in_ = self.best_estimator_.feature_names_in_
         return self
 
-    def _warm_start(self) -> dict[str, bool]:
-        """Return the parameter that lets the estimator go on."""
-        step, separator, _ = self.warm_start_param.rpartition("__")
-        return {f"{step}{separator}warm_start": True}
+    def _base_estimator(self) -> Any:
+        """Return the estimator as it goes on from one value to the next."""
+        step, separator, name = self.warm_start_param.rpartition("__")
+        warm = {f"{step}{separator}warm_start": True}
+        base = clone(self.estimator).set_params(**warm)
+        trained = base.get_params()[step] if step else base
+        # Of other estimators it is their user who knows.
+        names = getattr(trained, "_goes_on_with", [name])
+        if name not in names:
+            raise ValueError(
+                f"warm_start_param={self.warm_start_param!r} would find other scores "
+                f"than GridSearchCV: {type(trained).__name__} goes on from what it was "
+                f"trained to with another {name}. It can be {' or '.join(names)}."
+            )
+        return base
 
     def _runs(self, candidates: list[dict[str, Any]]) -> list[list[int]]:
         """Return the numbers of the candidates that share a run, in its order."""

@@ -62,6 +62,7 @@ def test_lone_surrogate_is_a_character_and_three_bytes():
         (["a", np.float64("nan")], ValueError, r"X\[1\] is a missing value"),
         (pd.Series(["a", pd.NA], dtype="string"), ValueError, r"X\[1\] is a missing"),
         ([pd.NaT], ValueError, r"X\[0\] is a missing value \(NaT\)"),
+        (np.ma.array(["a", "b"], mask=[0, 1]), ValueError, r"X\[1\] is a missing"),
         (pl.Series(["a", None]), ValueError, r"X\[1\] is a missing value"),
         ([1, 2], TypeError, r"X\[0\] is int, not str; convert it with str"),
         (np.arange(3), TypeError, r"X\[0\] is int64, not str"),
@@ -88,6 +89,15 @@ def test_bad_tokens_are_named():
         analyze([(1, 2), None], tuple)
     with pytest.raises(TypeError, match=r"X\[0\] is int; .* in a list: \[sample\]"):
         analyze([60, 62], tuple)
+
+
+def test_rows_of_an_array_are_samples_of_a_callable():
+    rows = np.array([[1, 2], [3, 4]])
+    assert analyze(rows, tuple) == [(1, 2), (3, 4)]
+    assert len(analyze(np.zeros((2, 3, 4)), np.ravel)) == 2
+    for X in (np.array(1), pd.DataFrame(rows)):
+        with pytest.raises(ValueError, match="one-dimensional"):
+            analyze(X, tuple)
 
 
 def test_one_text_a_class_is_nothing_to_warn_of():
@@ -118,6 +128,7 @@ def test_a_missing_label_among_str():
         deque(["a", None]),
         np.array(["a", None], dtype=object),
         pd.Series(["a", np.nan]),
+        np.array(["2026-11-27", "NaT"], dtype="datetime64[D]"),
     ):
         with pytest.raises(ValueError, match=r"y\[1\] is a missing value"):
             check_labels(labels, "y")

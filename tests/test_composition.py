@@ -255,3 +255,16 @@ def test_roc_auc_as_written(clf, texts, labels):
 def test_error_correcting_codes(clf, texts, labels):
     codes = OutputCodeClassifier(clf, code_size=2, random_state=0)
     assert codes.fit(np.array(texts), labels).score(np.array(texts), labels) > 0.8
+
+
+def test_a_subclass_has_parameters_of_its_own(tiny, texts, labels):
+    class LowerCase(CharLMLanguageClassifier):
+        def __init__(self, *, epochs=1, lower=True):
+            super().__init__(**{**tiny, "epochs": epochs}, calibration_folds=2)
+            self.lower = lower
+
+    its_own = LowerCase(epochs=2).fit(texts, labels)
+    usual = CharLMLanguageClassifier(**{**tiny, "epochs": 2}, calibration_folds=2)
+    np.testing.assert_array_equal(
+        its_own.predict_proba(texts), usual.fit(texts, labels).predict_proba(texts)
+    )

@@ -180,6 +180,31 @@ def test_a_grid_without_the_parameter(tiny, texts, labels):
         search.fit(texts, labels)
 
 
+@pytest.mark.parametrize("name", ["discriminative_epochs", "calibration_folds"])
+def test_what_comes_after_the_epochs(name, tiny, texts, labels):
+    params = {"discriminative_epochs": 1, "calibration_folds": 0, "epochs": 2}
+    clf = CharLMLanguageClassifier(**{**tiny, **params})
+    settings = {"cv": 2, "scoring": "neg_log_loss", "refit": False}
+    grid = {name: [0, 3]}
+    search = WarmStartGridSearchCV(clf, grid, warm_start_param=name, **settings)
+    expected = GridSearchCV(clf, grid, **settings).fit(texts, labels)
+    assert_same_results(search.fit(texts, labels), expected)
+    assert np.ptp(search.cv_results_["mean_test_score"]) > 0
+
+
+def test_a_parameter_that_training_began_with(tiny, texts, labels):
+    clf = CharLMLanguageClassifier(**tiny, discriminative_epochs=1, calibration_folds=0)
+    search = WarmStartGridSearchCV(clf, {"lr": [0.1, 0.01]}, warm_start_param="lr")
+    with pytest.raises(ValueError, match=r"'lr' would find other .*be epochs or disc"):
+        search.fit(texts, labels)
+    model = CharLSTMLanguageModel(hidden_size=4)
+    pipeline = Pipeline([("lm", model)])
+    grid = {"lm__maxlen": [2, 4]}
+    search = WarmStartGridSearchCV(pipeline, grid, warm_start_param="lm__maxlen")
+    with pytest.raises(ValueError, match=r"'lm__maxlen' .*LanguageModel .*be epochs"):
+        search.fit(texts)
+
+
 def test_only_the_values_that_fail_fail(tiny, texts, labels):
     clf = CharLMLanguageClassifier(**tiny, discriminative_epochs=1, calibration_folds=0)
     grids = [{"epochs": [1, 0, 2.5, 2]}, {"epochs": [1], "lr": [-1.0]}]
