@@ -83,8 +83,8 @@ print(f"naive Bayes       accuracy {naive_bayes.score(X[test], y[test]):.3f}")
 
 # %%
 # Guessing would be right for one name in eight. The boundaries help: with them
-# the language models are a little better than naive Bayes, on about two thousand
-# characters of each language.
+# the language models are a little better than naive Bayes, on less than two thousand
+# characters of most languages.
 
 # %%
 # Confusions

@@ -2,7 +2,7 @@
 English or French? A language model decides
 ===========================================
 
-One LSTM language model reads English, another French, about nine thousand characters
+One LSTM language model reads English, another French, about eight thousand characters
 each. Then they see strings of five characters, cut anywhere from text they do not
 know. Each model says how probable the string is, one character after the other; the
 logarithm of the ratio of the two probabilities is the score.

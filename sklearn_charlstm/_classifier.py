@@ -72,8 +72,8 @@ class CharLMLanguageClassifier(
         one.
     calibration_folds : int, default=3
         How many parts the training text is divided into to learn what its characters
-        count as evidence: models are trained without a part, as many times as it takes
-        to score 20,000 characters of each class, and once for every part at most. Each
+        count as evidence: models are trained without a part, once for every part, or
+        fewer times where fewer parts have 20,000 characters of the smallest class. Each
         has one network. 0: as much as their log-likelihood says, which is more than
         they are worth on close classes. The order of the classes does not depend on
         it, where all have the same prior.
@@ -119,7 +119,7 @@ class CharLMLanguageClassifier(
         Where there are many classes, or texts are long, 8 makes `predict` several
         times as fast: a model reads a text only if it is within this many nats of the
         best when its first network sees one character of the history, and within three
-        quarters of them when it sees two. None: all models read all texts, as in all
+        quarters of that when it sees two. None: all models read all texts, as in all
         other methods.
     early_stopping : bool, default=False
         Whether to set aside part of the training texts, to stop when their loss no
@@ -137,7 +137,7 @@ class CharLMLanguageClassifier(
     precision : {'float32', 'bfloat16', 'auto'}, default='float32'
         'bfloat16' multiplies matrices with 8 significant bits, in training and in
         scoring; weights and sums stay float32. 'auto' does so on processors with AMX;
-        a GPU may be asked to where networks are wide. An x86 processor without
+        on a GPU it pays with wide networks only, of some 512 units. An x86 processor without
         AVX-512 cannot train so.
     n_jobs : int, default=None
         Models trained at the same time, and in prediction scoring at the same time,
@@ -179,7 +179,8 @@ class CharLMLanguageClassifier(
         Epochs done for each class.
     evidence_weight_ : EvidenceWeight
         The correction of the probabilities: what a nat of log-likelihood counts, a
-        function of the number of known characters in a text.
+        function of the number of known characters in a text, with the attributes
+        `slope` and `half_length`.
     discriminative_loss_curve_ : ndarray of shape (n_discriminative_epochs,)
         Cross-entropy of the class in each epoch of the joint training, in nats, with
         dropout: over windows of the training texts, of one to `maxlen` characters.

@@ -113,7 +113,7 @@ class CharLSTMLanguageModel(
     precision : {'float32', 'bfloat16', 'auto'}, default='float32'
         'bfloat16' multiplies matrices with 8 significant bits, in training and in
         scoring; weights and sums stay float32. 'auto' does so on processors with AMX;
-        a GPU may be asked to where networks are wide. An x86 processor without
+        on a GPU it pays with wide networks only, of some 512 units. An x86 processor without
         AVX-512 cannot train so.
     random_state : int, RandomState instance or None, default=None
         Seed of weights, windows, dropout and validation texts. An int gives the same
@@ -130,7 +130,7 @@ class CharLSTMLanguageModel(
     vocabulary_ : Vocabulary
         The alphabet, a dict from character to id.
     weights_ : dict of str to ndarray
-        The weights of the network: averaged, and with early stopping those after the
+        The weights of the networks: averaged, and with early stopping those after the
         best epoch.
     loss_curve_ : ndarray of shape (`n_iter_`,)
         Negative log-likelihood per character of the training texts in each epoch,
@@ -154,8 +154,8 @@ class CharLSTMLanguageModel(
 
     Notes
     -----
-    A character that was not in the training texts has a fixed small probability
-    (see `Vocabulary`): every text has a finite log-likelihood.
+    A character that was not in the training texts has a fixed small probability:
+    every text has a finite log-likelihood.
 
     On a GPU, cuDNN does not promise the same roundings in every run.
 

@@ -47,7 +47,8 @@ def fetch_udhr(
     Parameters
     ----------
     languages : list of str
-        Codes as the files are named: 'eng', 'fra', 'spa', 'por_PT', 'deu_1996', ...
+        Codes as the files are named: 'eng', 'fra', 'spa', 'por_PT', 'deu_1901', ...
+        The error for one that is not among them lists all.
     data_home : str or path-like, default=None
         Folder that holds one file ``<code>.txt`` per language, or to which the archive
         of all texts is downloaded. By default `udhr` in scikit-learn's data
