@@ -137,8 +137,8 @@ class CharLMLanguageClassifier(
     precision : {'float32', 'bfloat16', 'auto'}, default='float32'
         'bfloat16' multiplies matrices with 8 significant bits, in training and in
         scoring; weights and sums stay float32. 'auto' does so on processors with AMX;
-        on a GPU it pays with wide networks only, of some 512 units. An x86 processor without
-        AVX-512 cannot train so.
+        on a GPU it pays with wide networks only, of some 512 units. An x86 processor
+        without AVX-512 cannot train so.
     n_jobs : int, default=None
         Models trained at the same time, and in prediction scoring at the same time,
         each on one core. None means 1 unless in a :obj:`joblib.parallel_config`

@@ -113,8 +113,8 @@ class CharLSTMLanguageModel(
     precision : {'float32', 'bfloat16', 'auto'}, default='float32'
         'bfloat16' multiplies matrices with 8 significant bits, in training and in
         scoring; weights and sums stay float32. 'auto' does so on processors with AMX;
-        on a GPU it pays with wide networks only, of some 512 units. An x86 processor without
-        AVX-512 cannot train so.
+        on a GPU it pays with wide networks only, of some 512 units. An x86 processor
+        without AVX-512 cannot train so.
     random_state : int, RandomState instance or None, default=None
         Seed of weights, windows, dropout and validation texts. An int gives the same
         model in every `fit` on the same machine.

@@ -79,8 +79,8 @@ class PersistenceMixin:
             If the estimator is not fitted.
         ValueError
             If a parameter, a label or a token of a callable `analyzer` is an object
-            that is not data, such as a RandomState or `net_params`, or if a parameter of the networks
-            has been changed since they were made.
+            that is not data, such as a RandomState or `net_params`, or if a parameter
+            of the networks has been changed since they were made.
         OSError
             If the file cannot be written.
         """
