@@ -544,14 +544,16 @@ class CharLMLanguageClassifier(
             Draw among the likeliest characters only that have this probability
             together, in (0, 1].
         prompt : str, default=''
-            Beginning of every text, or what `analyzer` reads.
+            Beginning of every text, or what `analyzer` reads; '' is no beginning, even
+            if a callable `analyzer` makes tokens of it.
         random_state : int, RandomState instance or None, default=None
             Seed of the draws.
 
         Returns
         -------
         texts : list of n_samples str
-            With the prompt. With a callable `analyzer`: lists of tokens.
+            With the prompt; with ``analyzer='word'`` there is a space between any two
+            tokens. With a callable `analyzer`: lists of tokens.
 
         Raises
         ------

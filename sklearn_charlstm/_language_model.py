@@ -511,8 +511,8 @@ class CharLSTMLanguageModel(
         Returns
         -------
         perplexity : float
-            1 where every character was certain; the size of the alphabet where all
-            were equally likely.
+            About 1 where every character was certain; about the size of the alphabet
+            where all were equally likely.
 
         Raises
         ------

@@ -99,14 +99,16 @@ class WriterMixin:
             Draw among the likeliest characters only that have this probability
             together, in (0, 1]: nucleus sampling [1]_.
         prompt : str, default=''
-            Beginning of every text, or what `analyzer` reads.
+            Beginning of every text, or what `analyzer` reads; '' is no beginning, even
+            if a callable `analyzer` makes tokens of it.
         random_state : int, RandomState instance or None, default=None
             Seed of the draws.
 
         Returns
         -------
         texts : list of n_samples str
-            With the prompt. With a callable `analyzer`: lists of tokens.
+            With the prompt; with ``analyzer='word'`` there is a space between any two
+            tokens. With a callable `analyzer`: lists of tokens.
 
         Raises
         ------
@@ -209,7 +211,8 @@ class WriterMixin:
         suggestions : list of at most n tuples (str, float)
             Completions, the most probable first, and their probabilities: of these
             characters and then one that is no letter, digit, underscore or mark of
-            one, or the end of text. With another `analyzer` than 'char', of one token.
+            one, or the end of text; of the characters that the model was trained to,
+            the others are left out. With another `analyzer` than 'char', of one token.
 
         Raises
         ------

@@ -255,15 +255,22 @@ def test_parameters_that_are_no_data(clf, path, params, message):
     assert not path.exists()
 
 
-@pytest.mark.parametrize("token", [b"ab", frozenset("a"), np.inf, ("a", b"b"), 1j])
+@pytest.mark.parametrize(
+    "token",
+    [
+        *(b"ab", frozenset("a"), np.inf, ("a", b"b"), 1j),
+        *(np.timedelta64(5, "ns"), (np.timedelta64(5, "ns"),), np.longdouble(1) / 3),
+    ],
+)
 def test_tokens_that_are_no_data(tiny, path, token):
     model = CharLSTMLanguageModel(**tiny, analyzer=lambda text: [*text, token])
     with pytest.raises(ValueError, match="cannot be written to a file"):
         model.fit(["abc"]).save(path)
 
 
-def test_labels_of_a_type_that_no_file_has(tiny, texts, path):
-    clf = classifier(tiny, texts, np.array([3, -1] * 4, dtype=np.longdouble))
+@pytest.mark.parametrize("dtype", [np.longdouble, "M8[ns]", "m8[ns]", "M8[D]"])
+def test_labels_of_a_type_that_no_file_has(tiny, texts, path, dtype):
+    clf = classifier(tiny, texts, np.array([3, -1] * 4).astype(dtype))
     with pytest.raises(ValueError, match=r"Labels of type .* cannot be written"):
         clf.save(path)
 
