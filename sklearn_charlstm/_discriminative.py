@@ -146,7 +146,10 @@ def joint_losses(
 
 
 class _DiscriminativeNet(BatchesNet):
-    """Maximum mutual information, and still likelihood."""
+    """Maximum mutual information, and still likelihood.
+
+    What is reported is the cross-entropy of the classes, each of the same weight.
+    """
 
     def infer(self, x: Any, **fit_params: Any) -> Any:
         # Not among what skorch makes tensors of: those are on the device.
@@ -158,8 +161,10 @@ class _DiscriminativeNet(BatchesNet):
     ) -> torch.Tensor:
         labels, weights = y_true
         is_target = X["targets"] != IGNORE
-        losses, _ = joint_losses(y_pred, labels, is_target)
-        return (losses * weights[:, None]).sum() / is_target.sum().clamp(min=1)
+        losses, cross_entropy = joint_losses(y_pred, labels, is_target)
+        self.reported_loss_ = (cross_entropy.detach() * weights[:, None]).sum()
+        self.n_targets_ = is_target.sum()
+        return (losses * weights[:, None]).sum() / self.n_targets_.clamp(min=1)
 
 
 class _Averaging(Callback):
@@ -177,11 +182,8 @@ class _Averaging(Callback):
             self.running_[k].update()
 
 
-class _CrossEntropyReport(EpochReport):
-    """The loss is the cross-entropy of the classes, each of the same weight.
-
-    Each group is seeded by itself: groups need not come one after the other.
-    """
+class _GroupReport(EpochReport):
+    """Each group is seeded by itself: groups need not come one after the other."""
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         super().on_epoch_begin(net, **kwargs)
@@ -192,14 +194,6 @@ class _CrossEntropyReport(EpochReport):
         if self.group_ != windows["group"]:
             self.group_ = windows["group"]
             reseed(net.device, self.batches.seed, self.batches.epoch, self.group_[0])
-
-    def weighted_loss(
-        self, net: NeuralNet, batch: Any, y_pred: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        windows, (labels, weights) = batch
-        is_target = windows["targets"] != IGNORE
-        _, losses = joint_losses(y_pred, labels, is_target)
-        return (losses * weights[:, None]).sum(), is_target.sum()
 
 
 class JointJob(NamedTuple):
@@ -370,7 +364,7 @@ def train_jointly(
             callbacks=[
                 (
                     "epoch_report",
-                    _CrossEntropyReport(job.name, report, batches),
+                    _GroupReport(job.name, report, batches),
                 ),
                 ("gradient_norm_clipping", GradientNormClipping(MAX_GRADIENT_NORM)),
                 ("averaging", averaging),

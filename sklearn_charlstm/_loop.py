@@ -107,7 +107,7 @@ class EpochReport(Callback):
     """Seed each epoch, keep its loss per target and pass it on.
 
     skorch's own `train_loss` weights the batches by windows, which is not exact
-    where they are padded. A subclass says what the loss is.
+    where they are padded.
 
     Parameters
     ----------
@@ -132,19 +132,9 @@ class EpochReport(Callback):
         self.sum_ = torch.zeros((), device=net.device)
         self.n_targets_ = torch.zeros((), dtype=torch.int64, device=net.device)
 
-    def weighted_loss(
-        self, net: NeuralNet, batch: Any, y_pred: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the sum of a batch's losses and the number of its targets."""
-        raise NotImplementedError
-
-    def on_batch_end(
-        self, net: NeuralNet, batch: Any, y_pred: Any, **kwargs: Any
-    ) -> None:
-        with torch.no_grad():
-            loss, n_targets = self.weighted_loss(net, batch, y_pred)
-            self.sum_ += loss
-            self.n_targets_ += n_targets
+    def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.sum_ += net.reported_loss_
+        self.n_targets_ += net.n_targets_
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         loss = float(self.sum_) / int(self.n_targets_)
@@ -194,7 +184,17 @@ class BatchesNet(NeuralNet):
     *args, **kwargs
         As of the net of skorch.
     compute : Compute
+
+    Attributes
+    ----------
+    reported_loss_, n_targets_ : tensor of one number
+        The sum of the losses of a batch, as they are reported, and the number of its
+        targets. `get_loss` of a subclass sets both: what it has just computed is still
+        in the cache of a CPU.
     """
+
+    reported_loss_: torch.Tensor
+    n_targets_: torch.Tensor
 
     def __init__(self, *args: Any, compute: Compute, **kwargs: Any) -> None:
         super().__init__(*args, device=compute.device, **kwargs)

@@ -208,18 +208,6 @@ class _Averaging(Callback):
         self.running_.update()
 
 
-class _LikelihoodReport(EpochReport):
-    """The loss is the negative log-likelihood."""
-
-    def weighted_loss(
-        self, net: NeuralNet, batch: Any, y_pred: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        targets, weights, *_ = batch[1]
-        is_target = targets != IGNORE
-        losses = -log_likelihoods(net.log_probabilities_, targets.clamp(min=0))
-        return _weighted_sum(losses * is_target, weights), is_target.sum()
-
-
 class _Validation(Callback):
     """Validate the averaged weights after each epoch."""
 
@@ -255,6 +243,8 @@ def _weighted_sum(losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 class _LanguageModelNet(BatchesNet):
     """Maximum likelihood of the targets, or of what is expected in their places.
 
+    What is reported is the negative log-likelihood of the targets.
+
     Parameters
     ----------
     *args, **kwargs
@@ -278,11 +268,12 @@ class _LanguageModelNet(BatchesNet):
         # Each network by itself: they differ in their initial weights and in dropout.
         expanded = wanted.expand(len(logits), *wanted.shape)
         losses, log_p = self.criterion_(logits.flatten(0, 2), expanded.flatten(0, 2))
-        # The report needs them too.
-        self.log_probabilities_ = log_p.view(logits.shape)
         is_target = targets != IGNORE
+        log_likelihood = log_likelihoods(log_p.view(logits.shape), targets.clamp(min=0))
+        self.reported_loss_ = -_weighted_sum(log_likelihood * is_target, weights)
+        self.n_targets_ = is_target.sum()
         mean_losses = losses.view(logits.shape[:3]).mean(dim=0) * is_target
-        return _weighted_sum(mean_losses, weights) / is_target.sum().clamp(min=1)
+        return _weighted_sum(mean_losses, weights) / self.n_targets_.clamp(min=1)
 
 
 def _check_net_params(net_params: dict[str, Any]) -> None:
@@ -381,7 +372,7 @@ def train(
     _check_net_params(net_params)
     averaging = _Averaging(state)
     callbacks = [
-        ("epoch_report", _LikelihoodReport(name, report, batches)),
+        ("epoch_report", EpochReport(name, report, batches)),
         ("gradient_norm_clipping", GradientNormClipping(MAX_GRADIENT_NORM)),
         ("averaging", averaging),
     ]
