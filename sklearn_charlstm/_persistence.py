@@ -245,7 +245,7 @@ def _from_json(value: Any) -> Hashable:
 def _number(value: Any) -> bool | int | float:
     """Return a number of numpy as one of Python."""
     # A time span is an integer to numpy, and equal to one, but another key of a dict;
-    # a longdouble has no number of Python that it equals.
+    # a longdouble may equal no number of Python.
     is_number = isinstance(value, np.generic) and value.dtype.kind in "biuf"
     if not is_number or value.itemsize > np.float64().itemsize:
         raise TypeError
