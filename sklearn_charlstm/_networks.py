@@ -289,61 +289,68 @@ class Networks:
         mean = torch.stack(scores) - math.log(self._n_networks)
         return self._shared(mean, levels.targets)
 
-    def read_windows(self, windows: NDArray[np.int64]) -> _Scores:
+    def read_windows(
+        self, windows: NDArray[np.int64], n_before: NDArray[np.int64]
+    ) -> _Scores:
         """Compute log p(last token | those before it in a window, and nothing else).
 
         Parameters
         ----------
         windows : ndarray of shape (n_windows, n_history + 1)
-            Tokens. Of one token: the first ones of texts.
+            Tokens: those before the last, the earliest first, perhaps any others, and
+            in the last column the last.
+        n_before : ndarray of shape (n_windows,)
+            How many are before the last, in ascending order. None: it is the first
+            token of a text.
 
         Returns
         -------
         log_likelihood : ndarray of shape (n_models, n_windows)
         """
         n_rows = self._input.shape[1]
-        history, targets = windows[:, :-1], windows[:, -1]
         # Different tokens may be the same to all these models.
-        number = np.zeros(len(windows), dtype=np.int64)
-        one = np.zeros(1, dtype=np.int64)
-        for column in history.T:
-            for of_model in self._input:
-                n_inputs = int(of_model.max()) + 1
-                codes = number * n_inputs + of_model[column]
-                one, number = distinct_numbers(codes, len(one) * n_inputs)
-        order = np.argsort(number, kind="stable")
-        scores = np.empty((len(self._models), len(targets)))
+        number, one = np.zeros(n_rows, dtype=np.int64), np.zeros(1, dtype=np.int64)
+        for of_model in self._input:
+            n_inputs = int(of_model.max()) + 1
+            codes = number * n_inputs + of_model
+            one, number = distinct_numbers(codes, len(one) * n_inputs)
+        same = one[number]
+        scores = np.empty((len(self._models), len(windows)))
         n_logits = self._n_networks * max(bias.shape[2] for bias, _ in self._outward)
-        # Their beginnings have logits too.
-        n_histories = max(1, MAX_LOGITS // (n_logits * windows.shape[1]))
-        before = n_rows - (1 if history.shape[1] else 2)
-        for begin in range(0, len(one), n_histories):
-            part = history[one[begin : begin + n_histories]]
-            first, end = np.searchsorted(
-                number, [begin, begin + len(part)], sorter=order
-            )
-            of_part = order[first:end]
-            prefix = np.zeros(len(part), dtype=np.int64)
-            source, inputs = [prefix[:1]], [np.array([before])]
-            for column in part.T:
-                codes = prefix * n_rows + column
-                row, longer = distinct_numbers(codes, len(inputs[-1]) * n_rows)
-                source.append(prefix[row])
-                inputs.append(column[row])
-                prefix = longer
-            # Of the histories of all lengths the longest are last.
-            n_before = sum(map(len, inputs[:-1]))
-            its_history = n_before + prefix[number[of_part] - begin]
+        # At most all have different histories, whose beginnings have logits too.
+        size = max(1, MAX_LOGITS // (n_logits * windows.shape[1]))
+        for begin in range(0, len(windows), size):
+            part = slice(begin, begin + size)
+            *history, targets = windows[part].T
+            its_start = n_rows - 2 + (n_before[part] > 0)
+            source, inputs = [], []
+            n_histories, n_shorter = 0, 1
+            prefix = np.zeros(len(targets), dtype=np.int64)
+            its_history = np.empty_like(prefix)
+            for step, column in enumerate([its_start, *history]):
+                long = slice(np.searchsorted(n_before[part], step), None)
+                shorter, last = prefix[long], same[column[long]]
+                if not len(last):
+                    break
+                row, longer = distinct_numbers(
+                    shorter * n_rows + last, n_shorter * n_rows
+                )
+                source.append(shorter[row])
+                inputs.append(last[row])
+                prefix[long] = longer
+                its_history[long] = n_histories + longer
+                n_shorter = len(row)
+                n_histories += n_shorter
             of_levels = (
                 tuple(source),
                 np.concatenate(inputs),
                 [*map(len, inputs)],
                 its_history,
-                targets[of_part],
+                targets,
             )
             levels = Levels(*on_device(of_levels, self._device))
             self.start()
-            scores[:, of_part] = self.read_levels(levels).cpu().numpy()
+            scores[:, part] = self.read_levels(levels).cpu().numpy()
         return scores
 
     @torch.inference_mode()

@@ -218,6 +218,7 @@ def passed(scores, width):
 
 def test_what_is_outside_of_the_beam_is_not_read(models, common, monkeypatch):
     texts = sorted({*TEXTS, *"bcy", "ab", "cab", "yx", "aab", "bca", "cc", "xa"})
+    texts += ["abc" * n for n in range(3, 7)]
     encoded = common.encode(texts)
     offsets = np.random.default_rng(0).normal(size=(len(texts), len(models)))
     n_looked, n_read = [], []
@@ -245,10 +246,13 @@ def test_what_is_outside_of_the_beam_is_not_read(models, common, monkeypatch):
     first = [model.first_network() for model in models]
     expected = looked(first, texts, common)
     n_expected = [expected.size]
-    for width, scores in (
-        (2.0, looked(first, texts, common, n_history=2)),
-        (1.5, text_log_likelihood(models, encoded, common, CPU)),
+    for width, n_whole, scores in (
+        (2.0, 2, looked(first, texts, common, n_history=2)),
+        (1.5, 3, text_log_likelihood(models, encoded, common, CPU)),
     ):
+        # Narrower where fewer than twelve tokens have a history that is cut.
+        n_cut = np.clip(encoded.lengths - n_whole, 0, 12)[:, None]
+        width *= (1 + n_cut**0.5) / (1 + 12**0.5)
         within, followed = passed(expected + offsets, width)
         expected = np.where(within, np.where(followed, scores, expected), -np.inf)
         n_expected.append(followed.sum())
