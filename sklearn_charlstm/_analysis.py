@@ -17,7 +17,7 @@ from collections.abc import (
 from functools import partial
 from itertools import compress
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +26,7 @@ from sklearn.utils.validation import _check_sample_weight, column_or_1d
 
 __all__ = [
     "Analyzer",
+    "LabelledSequences",
     "analyze",
     "analyze_weighted",
     "check_labels",
@@ -38,6 +39,26 @@ Analyzer = Literal["char", "byte", "word"] | Callable[[Any], Iterable[Hashable]]
 
 # Weights that differ by more have no ratio in float64.
 MAX_WEIGHT_RATIO = 1e290
+
+
+class LabelledSequences(NamedTuple):
+    """Texts of all classes: all there are, those to train with, or those set aside.
+
+    Attributes
+    ----------
+    sequences : list of sequences of hashable tokens
+    class_index : ndarray of shape (n_texts,), integer
+    weights : ndarray of shape (n_texts,)
+    """
+
+    sequences: list[Sequence[Hashable]]
+    class_index: NDArray[np.intp]
+    weights: NDArray[Any]
+
+    def of_class(self, k: int) -> tuple[list[Sequence[Hashable]], NDArray[Any]]:
+        """Return the texts of a class and their weights."""
+        rows = np.flatnonzero(self.class_index == k)
+        return [self.sequences[row] for row in rows], self.weights[rows]
 
 
 def continues_word(character: str) -> bool:

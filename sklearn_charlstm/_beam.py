@@ -13,12 +13,8 @@ from numpy.typing import NDArray
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._networks import Model, Networks
 from sklearn_charlstm._prefixes import distinct_numbers
-from sklearn_charlstm._reading import in_threads
-from sklearn_charlstm._scoring import (
-    distinct_texts,
-    followed_log_likelihood,
-    groups_that_follow,
-)
+from sklearn_charlstm._reading import in_threads, side_by_side
+from sklearn_charlstm._scoring import distinct_log_likelihood, distinct_texts
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
 __all__ = ["beam_log_likelihood", "look"]
@@ -92,7 +88,7 @@ def beam_log_likelihood(
     )
     for n_seen, width, read in (
         (1, beam, partial(look, first, n_history=2)),
-        (2, 0.75 * beam, partial(followed_log_likelihood, models)),
+        (2, 0.75 * beam, partial(_followed_log_likelihood, models)),
     ):
         scores = log_likelihood + offsets
         n_cut = np.maximum(0, distinct.lengths[:, None] - 1 - n_seen)
@@ -144,8 +140,7 @@ def look(
         n_before = np.minimum(places - starts[text], n_history)
         windows = _Windows.at(ids, places, n_before)
         texts = slice(text[0], text[-1] + 1)
-        # In a text without a token there is nothing to look at.
-        looked_at = followed[texts] & (lengths[texts, None] > 0)
+        looked_at = followed[texts]
         sums = partial(
             _sums,
             models=models,
@@ -156,15 +151,101 @@ def look(
             compute=compute,
         )
         n_windows = len(windows.seen)
-        groups = groups_that_follow(
+        groups = _groups_that_follow(
             models, lengths[texts], looked_at, compute, n_windows
         )
         n_outputs = np.mean([model.vocabulary.n_outputs for model in models])
         n_tokens = int(n_windows * n_outputs) // LOGITS_OF_TOKEN
-        with in_threads(n_jobs, max(1, len(groups)), n_tokens) as each:
+        with in_threads(n_jobs, len(groups), n_tokens) as each:
             for group, of_group in zip(groups, each(sums, groups), strict=True):
                 log_likelihood[group, texts] += of_group
     return log_likelihood.T
+
+
+def _groups_that_follow(
+    models: Sequence[Model],
+    lengths: NDArray[np.int64],
+    followed: NDArray[np.bool_],
+    compute: Compute,
+    max_tokens: int | None = None,
+) -> list[list[int]]:
+    """Part the models that read any text into groups that read side by side.
+
+    Parameters
+    ----------
+    models : list of n_models Model
+    lengths : ndarray of shape (n_texts,), integer
+    followed : ndarray of shape (n_texts, n_models), bool
+        Which models read which texts: in a group all read the same.
+    compute : Compute
+    max_tokens : int or None
+        What a model reads at most, if it is not all tokens of its texts.
+
+    Returns
+    -------
+    groups : list of lists of int
+        The numbers of the models.
+    """
+    readers: dict[bytes, list[int]] = {}
+    for k, column in enumerate(followed.T):
+        if column.any():
+            readers.setdefault(column.tobytes(), []).append(k)
+    groups = []
+    for same in readers.values():
+        n_tokens = int(lengths[followed[:, same[0]]].sum())
+        if max_tokens is not None:
+            n_tokens = min(n_tokens, max_tokens)
+        of_same = [models[k] for k in same]
+        groups += [same[part] for part in side_by_side(of_same, n_tokens, compute)]
+    return groups
+
+
+def _followed_log_likelihood(
+    models: Sequence[Model],
+    distinct: EncodedTexts,
+    vocabulary: Vocabulary,
+    compute: Compute,
+    followed: NDArray[np.bool_],
+    n_jobs: int | None,
+) -> NDArray[np.float64]:
+    """Compute log p(text) where a model reads the text.
+
+    Parameters
+    ----------
+    models, vocabulary, compute, n_jobs
+        As of `text_log_likelihood`.
+    distinct : EncodedTexts
+        In the order of `distinct_texts`.
+    followed : ndarray of shape (n_texts, n_models), bool
+        Which models read which texts.
+
+    Returns
+    -------
+    log_likelihood : ndarray of shape (n_texts, n_models), float64
+        In nats; -inf where a model did not read a text.
+    """
+    log_likelihood = np.full(followed.shape, -np.inf)
+
+    def read(group: list[int]) -> None:
+        is_read = followed[:, group[0]]
+        scores = distinct_log_likelihood(
+            [models[k] for k in group],
+            distinct.where(is_read),
+            vocabulary,
+            compute,
+            map,
+        )
+        [texts] = np.nonzero(is_read)
+        log_likelihood[texts[:, None], group] = scores
+
+    groups = _groups_that_follow(models, distinct.lengths, followed, compute)
+    # Threads pay where each model reads much.
+    n_readers = max(1, sum(map(len, groups)))
+    n_tokens = int(distinct.lengths @ followed.sum(axis=1)) // n_readers
+    with in_threads(n_jobs, n_readers, n_tokens) as each:
+        for _ in each(read, groups):
+            pass
+    return log_likelihood
 
 
 class _Windows(NamedTuple):

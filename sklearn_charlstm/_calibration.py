@@ -4,13 +4,14 @@
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
+from sklearn_charlstm._analysis import LabelledSequences
 from sklearn_charlstm._language_model import CharLSTMLanguageModel
 from sklearn_charlstm._vocabulary import Vocabulary
 
@@ -19,7 +20,6 @@ __all__ = [
     "Evidence",
     "EvidenceWeight",
     "Fold",
-    "LabelledSequences",
     "folds",
     "held_out_evidence",
 ]
@@ -35,7 +35,6 @@ LENGTHS = 3 * 2 ** np.arange(7)
 # What a nat counts at least and at most in a short text.
 SLOPES = 0.01, 10.0
 
-_Sequences = list[Sequence[Hashable]]
 _Ints = NDArray[np.intp]
 
 
@@ -103,21 +102,6 @@ class EvidenceWeight:
             bounds=np.log([SLOPES, (1, 1e6)]),
         )
         return cls(*np.exp(result.x).tolist())
-
-
-class LabelledSequences(NamedTuple):
-    """Texts of all classes: all there are, those to train with, or those set aside.
-
-    Attributes
-    ----------
-    sequences : list of sequences of hashable tokens
-    class_index : ndarray of shape (n_texts,), integer
-    weights : ndarray of shape (n_texts,)
-    """
-
-    sequences: _Sequences
-    class_index: _Ints
-    weights: NDArray[Any]
 
 
 class Fold(NamedTuple):
@@ -272,7 +256,7 @@ def held_out_evidence(
     row = np.array(rows)[fragment]
     log_likelihood = np.empty((len(start), len(models)))
     for k, model in enumerate(models):
-        of_tokens, _ = model._token_log_likelihood(fragments)
+        of_tokens = model._token_log_likelihood(model.vocabulary_.encode(fragments))
         # Running sums over all fragments, from which those of each begin.
         totals = np.append(0, np.cumsum(of_tokens))
         log_likelihood[:, k] = totals[end] - totals[start]

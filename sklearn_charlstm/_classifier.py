@@ -20,6 +20,7 @@ from sklearn.utils.validation import (
 
 from sklearn_charlstm._analysis import (
     Analyzer,
+    LabelledSequences,
     analyze,
     analyze_weighted,
     check_labels,
@@ -30,7 +31,6 @@ from sklearn_charlstm._base import TextInputMixin
 from sklearn_charlstm._bayes import BayesRuleMixin
 from sklearn_charlstm._beam import beam_log_likelihood
 from sklearn_charlstm._calibration import SLOPES, EvidenceWeight
-from sklearn_charlstm._class_models import ClassModelsMixin
 from sklearn_charlstm._device import resolve_compute
 from sklearn_charlstm._generation import Choice
 from sklearn_charlstm._language_model import (
@@ -43,13 +43,14 @@ from sklearn_charlstm._persistence import (
     labels_content,
     labels_of,
 )
+from sklearn_charlstm._refinement import RefinementMixin
 from sklearn_charlstm._scoring import text_log_likelihood
 
 __all__ = ["CharLMLanguageClassifier"]
 
 
 class CharLMLanguageClassifier(
-    TextInputMixin, PersistenceMixin, BayesRuleMixin, ClassModelsMixin
+    TextInputMixin, PersistenceMixin, BayesRuleMixin, RefinementMixin
 ):
     """Classify texts by the likelihood ratio of character language models.
 
@@ -356,10 +357,11 @@ class CharLMLanguageClassifier(
                     f"All texts of class {str(label)!r} are empty; pass at least one "
                     "character for each class."
                 )
+        texts = LabelledSequences(sequences, class_index, weights)
         # A copy is trained: an error or an interrupt leaves this one as it was.
         clf = copy.copy(self)
         if not (self.warm_start and hasattr(self, "language_models_")):
-            clf._start(classes, sequences, class_index)
+            clf._start(classes, texts, one_pass=False)
         elif not np.array_equal(classes, self.classes_):
             raise ValueError(
                 f"y holds the classes {classes}, and {self.classes_} at the start of "
@@ -369,8 +371,8 @@ class CharLMLanguageClassifier(
             self._check_one_alphabet()
         clf.class_count_ = np.bincount(class_index, weights=weights).astype(float)
         clf.class_log_prior_ = clf._log_prior()
-        clf._train(sequences, class_index, weights, one_pass=False)
-        clf._refine(sequences, class_index, weights, n_folds=clf.calibration_folds)
+        clf._train(texts, one_pass=False)
+        clf._refine(texts)
         return self._take_over(clf)
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -413,36 +415,39 @@ class CharLMLanguageClassifier(
         """
         check_no_early_stopping(self.early_stopping)
         sequences, labels, weights = self._check_texts(X, y, sample_weight)
-        clf = copy.copy(self)
         first_call = not hasattr(self, "language_models_")
         if classes is None:
             if first_call:
                 raise ValueError("classes must be passed on the first call.")
+            classes = self.classes_
         else:
             if isinstance(classes, str) or not isinstance(classes, Iterable):
                 raise TypeError(
                     f"`classes` must be the labels of all classes, got {classes!r}."
                 )
             classes = np.unique(check_labels(list(classes), "classes"))
-            if first_call:
-                clf._start(classes, sequences)
-            elif not np.array_equal(classes, self.classes_):
+            if not (first_call or np.array_equal(classes, self.classes_)):
                 raise ValueError(
                     f"`classes={classes}` is not the same as on the first call: "
                     f"{self.classes_}."
                 )
-        strange = np.setdiff1d(labels, clf.classes_)
+        strange = np.setdiff1d(labels, classes)
         if len(strange):
             raise ValueError(
                 f"y holds labels that are not in `classes`: {strange}; add_class adds "
                 "a class."
             )
-        class_index = np.searchsorted(clf.classes_, labels)
+        class_index = np.searchsorted(classes, labels)
+        texts = LabelledSequences(sequences, class_index, weights)
+        clf = copy.copy(self)
+        if first_call:
+            clf._start(classes, texts, one_pass=True)
+            clf.evidence_weight_ = EvidenceWeight()
         clf.class_count_ = clf.class_count_ + np.bincount(
             class_index, weights=weights, minlength=len(clf.classes_)
         )
         clf.class_log_prior_ = clf._log_prior()
-        clf._train(sequences, class_index, weights, one_pass=True)
+        clf._train(texts, one_pass=True)
         return self._take_over(clf)
 
     def add_class(
@@ -573,7 +578,7 @@ class CharLMLanguageClassifier(
             choice=Choice(temperature, top_k, top_p),
             prompt=prompt,
             random_state=random_state,
-            rivals=[model._as_scored(model.weights_) for model in models],
+            rivals=[model._as_scored() for model in models],
             guidance=guidance,
             compute=resolve_compute(self.device, self.precision),
             verbose=self.verbose,
@@ -620,11 +625,30 @@ class CharLMLanguageClassifier(
         check_consistent_length(kept, y)
         return sequences, check_labels(y, "y")[kept], weights
 
+    def _evidence(
+        self, X: Collection[Any], beam: float | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        check_is_fitted(self)
+        encoded = self.vocabulary_.encode(analyze(X, self.vocabulary_.analyzer))
+        n_known = encoded.lengths - encoded.count_of(self.vocabulary_.unknown)
+        weight = self.evidence_weight_(n_known)
+        models = [model._as_scored() for model in self.language_models_]
+        compute = resolve_compute(self.device, self.precision)
+        what = models, encoded, self.vocabulary_, compute
+        if beam is None:
+            return text_log_likelihood(*what, self.n_jobs), weight
+        # It may have been set since `fit`.
+        self._validate_params()
+        offsets = self.class_log_prior_ / weight[:, None]
+        log_likelihood = beam_log_likelihood(
+            *what, beam=beam, offsets=offsets, n_jobs=self.n_jobs
+        )
+        return log_likelihood, weight
+
     _saved_as = "CharLMLanguageClassifier"
 
     def _check_same_networks(self) -> None:
-        for model in self._with_current_params(self.language_models_):
-            model._check_same_networks()
+        self._with_current_params(self.language_models_)
 
     def _content(self, alphabets: Alphabets) -> dict[str, Any]:
         weight = self.evidence_weight_
@@ -683,23 +707,3 @@ class CharLMLanguageClassifier(
         self.device_ = node.value("device", str)
         self.precision_ = node.value("precision", str)
         self._set_curves()
-
-    def _evidence(
-        self, X: Collection[Any], beam: float | None = None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        check_is_fitted(self)
-        encoded = self.vocabulary_.encode(analyze(X, self.vocabulary_.analyzer))
-        n_known = encoded.lengths - encoded.count_of(self.vocabulary_.unknown)
-        weight = self.evidence_weight_(n_known)
-        models = [model._as_scored(model.weights_) for model in self.language_models_]
-        compute = resolve_compute(self.device, self.precision)
-        what = models, encoded, self.vocabulary_, compute
-        if beam is None:
-            return text_log_likelihood(*what, self.n_jobs), weight
-        # It may have been set since `fit`.
-        self._validate_params()
-        offsets = self.class_log_prior_ / weight[:, None]
-        log_likelihood = beam_log_likelihood(
-            *what, beam=beam, offsets=offsets, n_jobs=self.n_jobs
-        )
-        return log_likelihood, weight

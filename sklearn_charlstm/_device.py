@@ -120,9 +120,9 @@ def _resolve_device(device: str) -> torch.device:
             "'cuda:1' or 'mps'."
         ) from error
     if resolved.type == "cuda":
-        n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        usable = (resolved.index or 0) < n_devices
-        seen = f"torch sees {n_devices} CUDA device(s)"
+        n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        usable = (resolved.index or 0) < n_gpus
+        seen = f"torch sees {n_gpus} CUDA device(s)"
     elif resolved.type == "mps":
         usable = torch.backends.mps.is_available()
         seen = "torch sees no MPS device"

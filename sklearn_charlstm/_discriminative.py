@@ -38,6 +38,7 @@ from sklearn_charlstm._vocabulary import Vocabulary
 from sklearn_charlstm._windows import IGNORE
 
 __all__ = [
+    "LEARNING_RATE_SHARE",
     "JointJob",
     "auto_epochs",
     "join_models",
@@ -369,9 +370,6 @@ def train_jointly(
                 ("gradient_norm_clipping", GradientNormClipping(MAX_GRADIENT_NORM)),
                 ("averaging", averaging),
             ],
-            train_split=None,
-            predict_nonlinearity=None,
-            verbose=0,
         )
         net.initialize()
         net.train_epochs(batches, epochs)

@@ -247,9 +247,9 @@ def sample_tokens(
     random_state: np.random.RandomState,
     compute: Compute,
     *,
-    rivals: Sequence[Model] = (),
-    guidance: float = 0.0,
-    verbose: int = 0,
+    rivals: Sequence[Model],
+    guidance: float,
+    verbose: int,
 ) -> list[list[Hashable]]:
     """Draw continuations of a text.
 

@@ -18,7 +18,6 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_charlstm._analysis import Analyzer, analyze, analyze_weighted
 from sklearn_charlstm._archive import Node, damaged
 from sklearn_charlstm._base import TextInputMixin
-from sklearn_charlstm._device import resolve_compute
 from sklearn_charlstm._model_training import (
     MAX_SEED,
     ModelTrainingMixin,
@@ -28,7 +27,7 @@ from sklearn_charlstm._module import MAX_WEIGHT, weight_shapes
 from sklearn_charlstm._persistence import Alphabets, PersistenceMixin
 from sklearn_charlstm._progress import progress_line
 from sklearn_charlstm._scoring import text_log_likelihood, token_log_likelihood
-from sklearn_charlstm._vocabulary import Vocabulary
+from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 from sklearn_charlstm._writing import WriterMixin
 
 __all__ = ["CharLSTMLanguageModel", "check_no_early_stopping"]
@@ -405,17 +404,13 @@ class CharLSTMLanguageModel(
         check_is_fitted(self)
         return analyze(X, self.vocabulary_.analyzer)
 
-    def _token_log_likelihood(
-        self, sequences: list[Sequence[Hashable]]
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Return log-likelihoods of all tokens and the number of tokens per text."""
-        encoded = self.vocabulary_.encode(sequences)
-        log_likelihood = token_log_likelihood(
-            self._as_scored(self.weights_),
-            encoded,
-            resolve_compute(self.device, self.precision),
-        )
-        return log_likelihood, encoded.lengths
+    def _encoded(self, X: Collection[Any]) -> EncodedTexts:
+        sequences = self._analyze(X)
+        return self.vocabulary_.encode(sequences)
+
+    def _token_log_likelihood(self, encoded: EncodedTexts) -> NDArray[np.float64]:
+        """Return the log-likelihoods of all tokens."""
+        return token_log_likelihood(self._as_scored(), encoded, self._compute())
 
     def char_log_likelihood(self, X: Collection[Any]) -> list[NDArray[np.float64]]:
         """Compute the log-likelihood of every character given those before it.
@@ -430,9 +425,9 @@ class CharLSTMLanguageModel(
         log_likelihood : list of n_samples ndarrays of shape (n_characters,), float64
             In nats. With ``boundaries=True`` one more value, for the end of text.
         """
-        sequences = self._analyze(X)
-        log_likelihood, lengths = self._token_log_likelihood(sequences)
-        return np.split(log_likelihood, np.cumsum(lengths)[:-1])
+        encoded = self._encoded(X)
+        log_likelihood = self._token_log_likelihood(encoded)
+        return np.split(log_likelihood, np.cumsum(encoded.lengths)[:-1])
 
     def score_samples(self, X: Collection[Any]) -> NDArray[np.float64]:
         """Compute the log-likelihood of every text.
@@ -447,12 +442,9 @@ class CharLSTMLanguageModel(
         log_likelihood : ndarray of shape (n_samples,), float64
             In nats.
         """
-        sequences = self._analyze(X)
+        encoded = self._encoded(X)
         log_likelihood = text_log_likelihood(
-            [self._as_scored(self.weights_)],
-            self.vocabulary_.encode(sequences),
-            self.vocabulary_,
-            resolve_compute(self.device, self.precision),
+            [self._as_scored()], encoded, self.vocabulary_, self._compute()
         )
         return log_likelihood[:, 0]
 
@@ -492,8 +484,8 @@ class CharLSTMLanguageModel(
         ValueError
             If there is no character in any text.
         """
-        sequences = self._analyze(X)
-        log_likelihood, _ = self._token_log_likelihood(sequences)
+        encoded = self._encoded(X)
+        log_likelihood = self._token_log_likelihood(encoded)
         if not len(log_likelihood):
             raise ValueError(
                 "All texts are empty; there is no character to average over."

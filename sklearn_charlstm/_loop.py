@@ -197,7 +197,9 @@ class BatchesNet(NeuralNet):
     n_targets_: torch.Tensor
 
     def __init__(self, *args: Any, compute: Compute, **kwargs: Any) -> None:
-        super().__init__(*args, device=compute.device, **kwargs)
+        super().__init__(
+            *args, device=compute.device, train_split=None, verbose=0, **kwargs
+        )
         self.compute = compute
 
     def infer(self, x: Any, **fit_params: Any) -> Any:

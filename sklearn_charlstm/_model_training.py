@@ -30,7 +30,7 @@ from sklearn_charlstm._training import (
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 from sklearn_charlstm._windows import WindowBatches
 
-__all__ = ["MAX_SEED", "ModelTrainingMixin", "resolve_hidden_size"]
+__all__ = ["MAX_SEED", "MAX_SMOOTHED", "ModelTrainingMixin", "resolve_hidden_size"]
 
 # What a model cannot change between two calls if training is to go on.
 _FIXED_AT_START = (
@@ -101,7 +101,8 @@ class ModelTrainingMixin:
     def _start(self, vocabulary: Vocabulary, hidden_size: int) -> None:
         """Draw the weights that training starts from."""
         self._lay_out(vocabulary, hidden_size)
-        # One seed for three streams: initial weights, windows, and dropout.
+        # One seed for all that is drawn: initial weights, windows, dropout, validation
+        # texts, and what a classifier draws after them.
         self._seed = int(check_random_state(self.random_state).randint(MAX_SEED))
         self._training_state = initial_state(self._module_params, self._seed)
         self.weights_ = self._training_state.average
@@ -165,7 +166,7 @@ class ModelTrainingMixin:
         epochs: int,
         one_pass: bool,
         name: str = "the language model",
-        report: Callable[[int, float], None] | None = None,
+        report: Callable[[int, float], None] | None,
     ) -> Self:
         """Train for some more epochs, or once over what may be the first of many."""
         compute = resolve_compute(self.device, self.precision)
@@ -195,8 +196,12 @@ class ModelTrainingMixin:
             if is_plain and pays_on(compute.device) and can_stack([job]):
                 [result] = train_stacked([job], **how)
             else:
-                how |= {"net_params": self.net_params}
-                result = train(job, **how, early_stopping=early_stopping)
+                result = train(
+                    job,
+                    **how,
+                    net_params=self.net_params,
+                    early_stopping=early_stopping,
+                )
         return self._trained(result, compute, early_stopping, one_pass=one_pass)
 
     def _knows_any(self, encoded: EncodedTexts) -> bool:
@@ -283,9 +288,8 @@ class ModelTrainingMixin:
             self._validation_fingerprint = fingerprint
 
         def validation_loss(candidate: Weights) -> float:
-            log_likelihood = token_log_likelihood(
-                self._as_scored(candidate), validation, compute
-            )
+            model = self._as_scored()._replace(weights=candidate)
+            log_likelihood = token_log_likelihood(model, validation, compute)
             return -float(np.average(log_likelihood, weights=weights))
 
         early_stopping = EarlyStopping(validation_loss, self.n_iter_no_change)
@@ -294,5 +298,5 @@ class ModelTrainingMixin:
             early_stopping.best = self.weights_
         return encoded.take(train_rows), sample_weight[train_rows], early_stopping
 
-    def _as_scored(self, weights: Weights) -> Model:
-        return Model(weights, self._module_params, self.vocabulary_)
+    def _as_scored(self) -> Model:
+        return Model(self.weights_, self._module_params, self.vocabulary_)

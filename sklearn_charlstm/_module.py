@@ -20,9 +20,9 @@ __all__ = [
     "CharLSTM",
     "Weights",
     "at_least_float32",
+    "ensemble_log_likelihoods",
     "join_networks",
-    "log_likelihoods",
-    "log_probabilities",
+    "network_log_probabilities",
     "split_networks",
     "weight_shapes",
 ]
@@ -90,7 +90,7 @@ def at_least_float32(logits: torch.Tensor) -> torch.Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def log_likelihoods(
+def ensemble_log_likelihoods(
     log_probabilities: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
     """Compute the log-probabilities of targets in nats: of the mean of the networks.
@@ -111,7 +111,7 @@ def log_likelihoods(
     return _mean(log_probabilities.gather(-1, index).squeeze(-1))
 
 
-def log_probabilities(logits: torch.Tensor, output: str) -> torch.Tensor:
+def network_log_probabilities(logits: torch.Tensor, output: str) -> torch.Tensor:
     """Turn logits into log-probabilities in nats, of each network by itself.
 
     Parameters
@@ -313,7 +313,7 @@ class CharLSTM(nn.Module):
         log_probabilities : tensor of shape (..., n_outputs)
             Of the mean of the networks' probabilities.
         """
-        return _mean(log_probabilities(logits, self.output))
+        return _mean(network_log_probabilities(logits, self.output))
 
     def log_likelihoods(
         self, logits: torch.Tensor, targets: torch.Tensor
@@ -329,7 +329,9 @@ class CharLSTM(nn.Module):
         -------
         log_likelihood : tensor of the shape of `targets`
         """
-        return log_likelihoods(log_probabilities(logits, self.output), targets)
+        return ensemble_log_likelihoods(
+            network_log_probabilities(logits, self.output), targets
+        )
 
     def numpy_weights(self) -> Weights:
         """Return a copy of the weights."""

@@ -14,7 +14,12 @@ from torch.nn import functional as F
 
 from sklearn_charlstm._device import Compute, on_device
 from sklearn_charlstm._fused_lstm import fused_cell
-from sklearn_charlstm._module import CharLSTM, Weights, at_least_float32
+from sklearn_charlstm._module import (
+    CharLSTM,
+    Weights,
+    at_least_float32,
+    network_log_probabilities,
+)
 from sklearn_charlstm._prefixes import Level, distinct_numbers
 from sklearn_charlstm._vocabulary import Vocabulary
 
@@ -146,7 +151,7 @@ class Networks:
         self._device = compute.device
         self._on_gpu = compute.device.type == "cuda"
         self._sign = 1 if self._on_gpu else _CPU_FACTORS[0]
-        self._is_sigmoid = params["output"] == "sigmoid"
+        self._kind = params["output"]
         self._n_networks = params["n_networks"]
         self._set_tokens(common, tokens)
         layers = range(params["num_layers"])
@@ -277,12 +282,9 @@ class Networks:
             # The outputs of all levels in one product.
             of_model = hidden[k * self._n_networks : (k + 1) * self._n_networks]
             logits = torch.baddbmm(bias, of_model, weight, alpha=self._sign)
-            logits = at_least_float32(logits)
-            if self._is_sigmoid:
-                logits = F.logsigmoid(logits)
             of_outputs = levels.history * logits.shape[2] + outputs[k]
-            log_proba = torch.log_softmax(logits, dim=2).flatten(1)
-            log_proba = log_proba.index_select(1, of_outputs)
+            log_proba = network_log_probabilities(at_least_float32(logits), self._kind)
+            log_proba = log_proba.flatten(1).index_select(1, of_outputs)
             # Each by itself: roundings are the same whatever models are beside it.
             is_one = self._n_networks == 1
             scores.append(log_proba[0] if is_one else torch.logsumexp(log_proba, dim=0))

@@ -8,17 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FEW_TEXTS", "MIN_STEPS", "Level", "PrefixTree", "distinct_numbers"]
+__all__ = ["Level", "PrefixTree", "distinct_numbers"]
 
 # One text of so many that shares its history is not worth looking for.
 FEW_SHARE = 64
 
-# So many steps, of few texts with nothing in common, are left to torch's LSTM on a CPU.
-MIN_STEPS = 32
-FEW_TEXTS = 16
-
-# It is so much faster that still fewer texts, with so many steps to come, are each read
-# by itself, whatever they have in common.
+# So few texts, with so many steps to come, are each read by itself, whatever they have
+# in common: torch's LSTM is so much faster.
 FEW_ALIKE = 4
 MANY_STEPS = 256
 

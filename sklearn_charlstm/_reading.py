@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sklearn_charlstm._device import Compute, n_devices, on_device, reproducibly
 from sklearn_charlstm._networks import MAX_LOGITS, Levels, Model, Networks
-from sklearn_charlstm._prefixes import FEW_TEXTS, MIN_STEPS, Level, PrefixTree
+from sklearn_charlstm._prefixes import Level, PrefixTree
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
 __all__ = [
@@ -30,6 +30,10 @@ __all__ = [
 # but of wide networks as many as make the products worth it.
 VALUES_IN_CACHE = 2**18
 MIN_TEXTS = 2**9
+
+# So many steps, of few texts with nothing in common, are left to torch's LSTM on a CPU.
+MIN_STEPS = 32
+FEW_TEXTS = 16
 
 # Bounds on memory: tokens before the scores are handed on.
 MAX_TOKENS = 2**14

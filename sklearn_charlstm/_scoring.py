@@ -8,22 +8,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sklearn_charlstm._device import Compute, nth_gpu, on_device
+from sklearn_charlstm._device import Compute, nth_gpu, on_device, reproducibly
 from sklearn_charlstm._networks import Model
 from sklearn_charlstm._reading import (
     Map,
     in_threads,
     n_gpus_that_read,
     read_in_parts,
-    side_by_side,
 )
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
 __all__ = [
     "distinct_log_likelihood",
     "distinct_texts",
-    "followed_log_likelihood",
-    "groups_that_follow",
     "text_log_likelihood",
     "token_log_likelihood",
 ]
@@ -53,8 +50,8 @@ def token_log_likelihood(
     distinct = encoded.take(rows)
     starts = np.cumsum(distinct.lengths) - distinct.lengths
     log_likelihood = np.empty(len(distinct.ids))
-    with in_threads(1, 1, len(encoded.ids)) as each:
-        parts = read_in_parts([model], distinct, model.vocabulary, compute, each)
+    with reproducibly():
+        parts = read_in_parts([model], distinct, model.vocabulary, compute, map)
         for texts, blocks in parts:
             for steps, inside, [scores] in blocks:
                 places = starts[texts][: inside.shape[1]] + steps[:, None]
@@ -107,92 +104,6 @@ def text_log_likelihood(
     with in_threads(n_jobs, len(models), len(distinct.ids)) as each:
         scores = distinct_log_likelihood(models, distinct, vocabulary, compute, each)
     return scores[number]
-
-
-def groups_that_follow(
-    models: Sequence[Model],
-    lengths: NDArray[np.int64],
-    followed: NDArray[np.bool_],
-    compute: Compute,
-    max_tokens: int | None = None,
-) -> list[list[int]]:
-    """Part the models that read any text into groups that read side by side.
-
-    Parameters
-    ----------
-    models : list of n_models Model
-    lengths : ndarray of shape (n_texts,), integer
-    followed : ndarray of shape (n_texts, n_models), bool
-        Which models read which texts: in a group all read the same.
-    compute : Compute
-    max_tokens : int or None
-        What a model reads at most, if it is not all tokens of its texts.
-
-    Returns
-    -------
-    groups : list of lists of int
-        The numbers of the models.
-    """
-    readers: dict[bytes, list[int]] = {}
-    for k, column in enumerate(followed.T):
-        if column.any():
-            readers.setdefault(column.tobytes(), []).append(k)
-    groups = []
-    for same in readers.values():
-        n_tokens = int(lengths[followed[:, same[0]]].sum())
-        if max_tokens is not None:
-            n_tokens = min(n_tokens, max_tokens)
-        of_same = [models[k] for k in same]
-        groups += [same[part] for part in side_by_side(of_same, n_tokens, compute)]
-    return groups
-
-
-def followed_log_likelihood(
-    models: Sequence[Model],
-    distinct: EncodedTexts,
-    vocabulary: Vocabulary,
-    compute: Compute,
-    followed: NDArray[np.bool_],
-    n_jobs: int | None,
-) -> _Scores:
-    """Compute log p(text) where a model reads the text.
-
-    Parameters
-    ----------
-    models, vocabulary, compute, n_jobs
-        As of `text_log_likelihood`.
-    distinct : EncodedTexts
-        In the order of `distinct_texts`.
-    followed : ndarray of shape (n_texts, n_models), bool
-        Which models read which texts.
-
-    Returns
-    -------
-    log_likelihood : ndarray of shape (n_texts, n_models), float64
-        In nats; -inf where a model did not read a text.
-    """
-    log_likelihood = np.full(followed.shape, -np.inf)
-
-    def read(group: list[int]) -> None:
-        is_read = followed[:, group[0]]
-        scores = distinct_log_likelihood(
-            [models[k] for k in group],
-            distinct.where(is_read),
-            vocabulary,
-            compute,
-            map,
-        )
-        [texts] = np.nonzero(is_read)
-        log_likelihood[texts[:, None], group] = scores
-
-    groups = groups_that_follow(models, distinct.lengths, followed, compute)
-    # Threads pay where each model reads much.
-    n_readers = max(1, sum(map(len, groups)))
-    n_tokens = int(distinct.lengths @ followed.sum(axis=1)) // n_readers
-    with in_threads(n_jobs, n_readers, n_tokens) as each:
-        for _ in each(read, groups):
-            pass
-    return log_likelihood
 
 
 @torch.inference_mode()

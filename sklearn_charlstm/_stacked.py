@@ -13,7 +13,7 @@ import torch
 from sklearn_charlstm._device import Compute, reproducibly, seed_of
 from sklearn_charlstm._estimates import Estimates
 from sklearn_charlstm._loop import check_finite, check_weights
-from sklearn_charlstm._module import Weights, log_likelihoods
+from sklearn_charlstm._module import Weights, ensemble_log_likelihoods
 from sklearn_charlstm._replay import Replayed
 from sklearn_charlstm._side_by_side import by_length, dropout_masks, steps_of
 from sklearn_charlstm._stack import (
@@ -180,7 +180,7 @@ def _train(
         sums.zero_()
         n_targets = np.zeros(len(jobs), dtype=np.int64)
         for batches, tensors in steps_of(
-            [_numbered(job.batches) for job in jobs],
+            [_with_counts(job.batches) for job in jobs],
             [len(job.batches) for job in jobs],
             sum(len(job.batches.ids) for job in jobs),
             (0, IGNORE, 0, 0, 0, False),
@@ -217,7 +217,7 @@ def _train(
     return list(zip(states, loss_curves, strict=True))
 
 
-def _numbered(batches: WindowBatches) -> Iterator[Any]:
+def _with_counts(batches: WindowBatches) -> Iterator[Any]:
     """Yield the arrays of each batch, its targets and the numbers of what is kept."""
     for inputs, (targets, weights, nodes, beyond, n_kept) in batches:
         n_targets = np.count_nonzero(targets != IGNORE)
@@ -252,7 +252,7 @@ def _losses(
     loss = (losses * is_target * scale[:, :, None]).sum()
     with torch.no_grad():
         of_networks = log_p.view(logits.shape).transpose(0, 1)
-        log_likelihood = log_likelihoods(of_networks, targets.clamp(min=0))
+        log_likelihood = ensemble_log_likelihoods(of_networks, targets.clamp(min=0))
         of_models = -(log_likelihood * is_target * weights[:, :, None]).sum(dim=(1, 2))
     return loss, of_models
 

@@ -18,7 +18,11 @@ from sklearn_charlstm._discriminative import (
 )
 from sklearn_charlstm._joint_batches import MAX_GROUP, GroupBatches
 from sklearn_charlstm._loop import check_finite, check_weights
-from sklearn_charlstm._module import Weights, log_likelihoods, log_probabilities
+from sklearn_charlstm._module import (
+    Weights,
+    ensemble_log_likelihoods,
+    network_log_probabilities,
+)
 from sklearn_charlstm._replay import Replayed
 from sklearn_charlstm._side_by_side import by_length, dropout_masks, steps_of
 from sklearn_charlstm._stack import (
@@ -161,7 +165,7 @@ class _Training:
             generator.manual_seed(group.seed)
         n_targets = np.zeros(len(groups), dtype=np.int64)
         for batches, tensors in steps_of(
-            [_numbered(group) for group in groups],
+            [_with_counts(group) for group in groups],
             [len(group) for group in groups],
             sum(group.n_targets for group in groups),
             (0, IGNORE, 0, 0),
@@ -212,8 +216,10 @@ class _Training:
             logits = self._now.logits(
                 parameters, own_inputs.view(-1, *inputs.shape[1:]), *masks
             )
-        log_p = log_probabilities(logits.flatten(1, 2)[None], self._params["output"])
-        scores = log_likelihoods(log_p, target_of.gather(1, ids))
+        log_p = network_log_probabilities(
+            logits.flatten(1, 2)[None], self._params["output"]
+        )
+        scores = ensemble_log_likelihoods(log_p, target_of.gather(1, ids))
         scores = (scores - log_size_of.gather(1, ids)).view(
             len(inputs), self._size, *inputs.shape[1:]
         )
@@ -284,7 +290,7 @@ def _alphabets(
     return [inputs, targets, log_sizes], rows
 
 
-def _numbered(batches: GroupBatches) -> Iterator[Any]:
+def _with_counts(batches: GroupBatches) -> Iterator[Any]:
     """Yield the arrays of each batch and the number of its targets."""
     for arrays in batches:
         yield arrays, np.count_nonzero(arrays[1] != IGNORE)

@@ -27,8 +27,8 @@ from sklearn_charlstm._loop import (
 from sklearn_charlstm._module import (
     CharLSTM,
     Weights,
-    log_likelihoods,
-    log_probabilities,
+    ensemble_log_likelihoods,
+    network_log_probabilities,
 )
 from sklearn_charlstm._optimizer import AdamW
 from sklearn_charlstm._windows import IGNORE, WindowBatches
@@ -39,7 +39,6 @@ __all__ = [
     "TrainingJob",
     "TrainingState",
     "initial_state",
-    "on_cpu",
     "train",
 ]
 
@@ -161,7 +160,7 @@ class _CrossEntropy(nn.Module):
     def forward(
         self, logits: torch.Tensor, targets: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        log_p = log_probabilities(logits, "softmax")
+        log_p = network_log_probabilities(logits, "softmax")
         if targets.is_floating_point():
             losses = -(log_p * targets).sum(dim=-1)
         else:
@@ -180,7 +179,7 @@ class _BinaryCrossEntropy(nn.Module):
         losses = F.binary_cross_entropy_with_logits(
             logits, targets.to(logits.dtype), reduction="none"
         )
-        return losses.sum(dim=-1), log_probabilities(logits.detach(), "sigmoid")
+        return losses.sum(dim=-1), network_log_probabilities(logits.detach(), "sigmoid")
 
 
 # For each kind of output: from logits and targets, ids or probabilities, to losses and
@@ -269,7 +268,9 @@ class _LanguageModelNet(BatchesNet):
         expanded = wanted.expand(len(logits), *wanted.shape)
         losses, log_p = self.criterion_(logits.flatten(0, 2), expanded.flatten(0, 2))
         is_target = targets != IGNORE
-        log_likelihood = log_likelihoods(log_p.view(logits.shape), targets.clamp(min=0))
+        log_likelihood = ensemble_log_likelihoods(
+            log_p.view(logits.shape), targets.clamp(min=0)
+        )
         self.reported_loss_ = -_weighted_sum(log_likelihood * is_target, weights)
         self.n_targets_ = is_target.sum()
         mean_losses = losses.view(logits.shape[:3]).mean(dim=0) * is_target
@@ -293,7 +294,7 @@ def _name(optimizer: torch.optim.Optimizer) -> str:
     return type(optimizer).__qualname__
 
 
-def on_cpu(optimizer_state: dict[str, Any]) -> dict[Any, Any]:
+def _on_cpu(optimizer_state: dict[str, Any]) -> dict[Any, Any]:
     """Return the state of an optimizer by parameter where it loads on any machine."""
     return {
         index: {
@@ -394,9 +395,6 @@ def train(
         "compute": compute,
         "estimates": estimates,
         "callbacks": callbacks,
-        "train_split": None,
-        "predict_nonlinearity": None,
-        "verbose": 0,
     }
     module_settings = {f"module__{key}": value for key, value in module_params.items()}
     with reproducibly(), seeded(compute.device, batches.seed):
@@ -420,7 +418,7 @@ def train(
         weights=net.module_.numpy_weights(),
         average=averaging.running_.weights(),
         n_updates=averaging.running_.n_updates,
-        optimizer=(_name(optimizer), on_cpu(optimizer.state_dict())),
+        optimizer=(_name(optimizer), _on_cpu(optimizer.state_dict())),
     )
     check_weights(state.weights, name)
     return state, net.history[:, "train_loss"]

@@ -21,7 +21,6 @@ from sklearn_charlstm._generation import (
     next_log_proba,
     sample_tokens,
 )
-from sklearn_charlstm._module import Weights
 from sklearn_charlstm._networks import Model
 from sklearn_charlstm._vocabulary import Vocabulary
 
@@ -42,12 +41,11 @@ _SAMPLING: dict[str, list[Any]] = {
 class WriterMixin:
     """A language model that writes.
 
-    A subclass has `vocabulary_`, `weights_`, the parameters `device`, `precision` and
+    A subclass has `vocabulary_`, the parameters `device`, `precision` and
     `verbose`, and the two methods below.
     """
 
     vocabulary_: Vocabulary
-    weights_: Weights
     device: str
     precision: str
     verbose: int
@@ -55,7 +53,7 @@ class WriterMixin:
     def _analyze(self, X: Collection[Any]) -> list[Sequence[Hashable]]:
         raise NotImplementedError
 
-    def _as_scored(self, weights: Weights) -> Model:
+    def _as_scored(self) -> Model:
         raise NotImplementedError
 
     def _compute(self) -> Compute:
@@ -155,7 +153,7 @@ class WriterMixin:
         validate_parameter_constraints(_SAMPLING, given, caller_name="sample")
         beginning = self._beginning(prompt)
         samples = sample_tokens(
-            self._as_scored(self.weights_),
+            self._as_scored(),
             beginning,
             n_samples,
             max_length,
@@ -184,9 +182,7 @@ class WriterMixin:
             characters that are not in `vocabulary_`.
         """
         beginnings = self._analyze(prefixes)
-        return np.exp(
-            next_log_proba(self._as_scored(self.weights_), beginnings, self._compute())
-        )
+        return np.exp(next_log_proba(self._as_scored(), beginnings, self._compute()))
 
     def suggest(
         self, prefix: Any, n: int = 5, *, max_length: int = 30
@@ -228,7 +224,7 @@ class WriterMixin:
             caller_name="suggest",
         )
         beginning = self._beginning(prefix)
-        vocabulary, model = self.vocabulary_, self._as_scored(self.weights_)
+        vocabulary, model = self.vocabulary_, self._as_scored()
         if vocabulary.analyzer == "byte":
             raise ValueError("suggest needs characters or words; a byte is neither.")
         if vocabulary.analyzer != "char":
@@ -292,7 +288,7 @@ class WriterMixin:
         )
         return self._joined(
             likeliest_gap(
-                self._as_scored(self.weights_),
+                self._as_scored(),
                 self._beginning(before),
                 length,
                 self._beginning(after),

@@ -9,7 +9,6 @@ from sklearn_charlstm import (
     _beam,
     _networks,
     _reading,
-    _scoring,
 )
 from sklearn_charlstm._beam import beam_log_likelihood, look
 from sklearn_charlstm._device import Compute
@@ -227,14 +226,14 @@ def test_what_is_outside_of_the_beam_is_not_read(models, common, monkeypatch):
         n_looked.append(followed.sum())
         return look(models, texts, common, compute, followed, *rest, **how)
 
-    read = _scoring.distinct_log_likelihood
+    read = _beam.distinct_log_likelihood
 
     def watched_read(models, texts, *rest):
         n_read.append(len(models) * len(texts.lengths))
         return read(models, texts, *rest)
 
     monkeypatch.setattr(_beam, "look", watched_look)
-    monkeypatch.setattr(_scoring, "distinct_log_likelihood", watched_read)
+    monkeypatch.setattr(_beam, "distinct_log_likelihood", watched_read)
     # Equal texts are read once.
     twice = common.encode(texts + texts[::-1])
     both = np.concatenate([offsets, offsets[::-1]])
@@ -281,7 +280,7 @@ def test_beam_is_for_predict_only(clf):
     np.testing.assert_array_equal(clf.predict_proba(X), proba)
     # So narrow a beam has the best of the first look alone.
     clf.set_params(beam=1e-9)
-    models = [model._as_scored(model.weights_) for model in clf.language_models_]
+    models = [model._as_scored() for model in clf.language_models_]
     models = [model.first_network() for model in models]
     labels = clf.classes_[looked(models, X, clf.vocabulary_).argmax(axis=1)]
     np.testing.assert_array_equal(clf.predict(X), labels)

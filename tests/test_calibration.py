@@ -3,12 +3,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from sklearn_charlstm import CharLMLanguageClassifier, _calibration, _class_models
+from sklearn_charlstm import CharLMLanguageClassifier, _calibration, _refinement
+from sklearn_charlstm._analysis import LabelledSequences
 from sklearn_charlstm._calibration import (
     LENGTHS,
     Evidence,
     EvidenceWeight,
-    LabelledSequences,
     folds,
     held_out_evidence,
 )
@@ -101,10 +101,9 @@ class OneNatForEach:
         self.vocabulary_ = vocabulary
         self.factor = factor
 
-    def _token_log_likelihood(self, sequences):
-        encoded = self.vocabulary_.encode(sequences)
+    def _token_log_likelihood(self, encoded):
         known = encoded.ids != self.vocabulary_.unknown
-        return -self.factor * known.astype(float), encoded.lengths
+        return -self.factor * known.astype(float)
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -260,13 +259,13 @@ def test_models_without_a_part_are_trained_like_the_others(
     tiny, texts, labels, monkeypatch
 ):
     classifiers = []
-    evidence_of_folds = _class_models._evidence_of_folds
+    evidence_of_folds = _refinement._evidence_of_folds
 
     def watch(of_folds, *args):
         classifiers.extend(of_folds)
         return evidence_of_folds(of_folds, *args)
 
-    monkeypatch.setattr(_class_models, "_evidence_of_folds", watch)
+    monkeypatch.setattr(_refinement, "_evidence_of_folds", watch)
     tiny.update(n_networks=2, epochs=20, lr=1e-30)
     tiny.update(early_stopping=True, n_iter_no_change=1)
     clf = CharLMLanguageClassifier(**tiny).fit(texts, labels)
@@ -283,13 +282,13 @@ def test_models_without_a_part_are_trained_like_the_others(
 
 def test_models_without_a_part_begin_like_the_others(tiny, texts, labels, monkeypatch):
     trained = []
-    held_out_evidence = _class_models.held_out_evidence
+    held_out_evidence = _refinement.held_out_evidence
 
     def watch(models, *args, **kwargs):
         trained.append(models)
         return held_out_evidence(models, *args, **kwargs)
 
-    monkeypatch.setattr(_class_models, "held_out_evidence", watch)
+    monkeypatch.setattr(_refinement, "held_out_evidence", watch)
     tiny.update(epochs=1)
     clf = CharLMLanguageClassifier(**tiny).fit(texts, labels)
     assert len(trained) == 3

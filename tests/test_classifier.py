@@ -17,12 +17,10 @@ from sklearn_charlstm._vocabulary import Vocabulary
 class StubModel:
     """A language model with log-likelihoods of texts set by hand."""
 
-    weights_ = None
-
     def __init__(self, log_likelihood):
         self.log_likelihood = log_likelihood
 
-    def _as_scored(self, weights):
+    def _as_scored(self):
         return self.log_likelihood
 
 

@@ -5,8 +5,8 @@ from sklearn.metrics import log_loss
 
 from sklearn_charlstm import (
     CharLMLanguageClassifier,
-    _class_models,
     _discriminative,
+    _refinement,
 )
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._discriminative import (
@@ -202,7 +202,7 @@ def test_ends_of_texts_are_text_to_train_with(tiny, monkeypatch, boundaries, n_t
         given.append(args)
         return 0
 
-    monkeypatch.setattr(_class_models, "auto_epochs", watch)
+    monkeypatch.setattr(_refinement, "auto_epochs", watch)
     texts, labels = ["abab", "b", "cdc", "cd"], [0, 0, 1, 1]
     CharLMLanguageClassifier(**tiny, boundaries=boundaries, calibration_folds=0).fit(
         texts, labels

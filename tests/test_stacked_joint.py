@@ -7,7 +7,7 @@ import torch
 
 from sklearn_charlstm import (
     CharLMLanguageClassifier,
-    _class_models,
+    _refinement,
     _side_by_side,
     _stack,
     _stacked,
@@ -180,7 +180,7 @@ def test_classifier_is_the_same(tiny, monkeypatch):
     monkeypatch.setattr(_stacked, "_DEVICES", ("cpu",))
     n_stacked = []
     monkeypatch.setattr(
-        _class_models,
+        _refinement,
         "train_jointly_stacked",
         lambda jobs, **how: (
             n_stacked.append(len(jobs)) or train_jointly_stacked(jobs, **how)
@@ -208,32 +208,32 @@ def test_folds_are_trained_side_by_side(
     X += ["äöüß the hund", "éèà the chat", "ñ the gato und das auto"]
     y = ["en", "en", "en", "de", "de", "de", "de"]
     evidence, vocabularies = [], []
-    held_out_evidence = _class_models.held_out_evidence
+    held_out_evidence = _refinement.held_out_evidence
 
     def watch(models, vocabulary, *args, **kwargs):
         evidence.append(held_out_evidence(models, vocabulary, *args, **kwargs))
         vocabularies.append(set(vocabulary))
         return evidence[-1]
 
-    monkeypatch.setattr(_class_models, "held_out_evidence", watch)
+    monkeypatch.setattr(_refinement, "held_out_evidence", watch)
     clf = CharLMLanguageClassifier(**tiny).fit(X, y)
     expected, evidence[:] = evidence[:], []
     weight = clf.evidence_weight_
     monkeypatch.setattr(_stacked, "_DEVICES", ("cpu",))
     # As if there were several devices; one after the other, so that this is seen.
-    monkeypatch.setattr(_class_models, "n_devices", lambda device: n_processes)
-    monkeypatch.setattr(_class_models, "n_processes", lambda n_jobs: n_processes)
+    monkeypatch.setattr(_refinement, "n_devices", lambda device: n_processes)
+    monkeypatch.setattr(_refinement, "n_processes", lambda n_jobs: n_processes)
     monkeypatch.setattr(
-        _class_models, "run", lambda names, jobs, *_: run(names, jobs, 1, CPU.device)
+        _refinement, "run", lambda names, jobs, *_: run(names, jobs, 1, CPU.device)
     )
     of_groups = []
-    evidence_of_folds = _class_models._evidence_of_folds
+    evidence_of_folds = _refinement._evidence_of_folds
 
     def note(classifiers, *args):
         of_groups.append(len(classifiers))
         return evidence_of_folds(classifiers, *args)
 
-    monkeypatch.setattr(_class_models, "_evidence_of_folds", note)
+    monkeypatch.setattr(_refinement, "_evidence_of_folds", note)
     clf.fit(X, y)
     assert of_groups == n_at_once
     assert len(expected) == len(evidence) == 3
@@ -260,7 +260,7 @@ def test_folds_that_are_not_trained_in_one_step_are_jobs(tiny, monkeypatch):
         n_jobs.append(len(results))
         return results
 
-    monkeypatch.setattr(_class_models, "run", watch)
+    monkeypatch.setattr(_refinement, "run", watch)
 
     def n_of_refining(**params):
         CharLMLanguageClassifier(**tiny | params).fit(X, y)
@@ -268,7 +268,7 @@ def test_folds_that_are_not_trained_in_one_step_are_jobs(tiny, monkeypatch):
 
     assert n_of_refining() == 2
     assert n_of_refining(net_params={"callbacks": []}) == 4
-    monkeypatch.setattr(_class_models, "MAX_SIDE_BY_SIDE", 6)
+    monkeypatch.setattr(_refinement, "MAX_SIDE_BY_SIDE", 6)
     assert n_of_refining() == 3
-    monkeypatch.setattr(_class_models, "MAX_SMOOTHED", 3)
+    monkeypatch.setattr(_refinement, "MAX_SMOOTHED", 3)
     assert n_of_refining() == 4
