@@ -120,7 +120,7 @@ class CharLMLanguageClassifier(
         Where there are many classes, or texts are long, 8 makes `predict` several
         times as fast: a model reads a text only if it is within this many nats of the
         best when its first network sees one character of the history, and within three
-        quarters of that when it sees two; in texts of less than fourteen characters
+        quarters of that when it sees two; in texts of less than fifteen characters
         within less. None: all models read all texts, as in all other methods.
     early_stopping : bool, default=False
         Whether to set aside part of the training texts, to stop when their loss no
