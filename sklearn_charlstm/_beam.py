@@ -121,7 +121,7 @@ def look(
     models, encoded, vocabulary, compute, n_jobs
         As of `text_log_likelihood`.
     followed : ndarray of shape (n_texts, n_models), bool
-        Which models look at which texts.
+        Which models look at which texts: at each text at least one.
     n_history : int
         Tokens that are seen.
 
@@ -137,8 +137,7 @@ def look(
     for begin in range(0, len(ids), MAX_TOKENS):
         places = np.arange(begin, min(begin + MAX_TOKENS, len(ids)))
         text = np.searchsorted(ends, places, side="right")
-        n_before = np.minimum(places - starts[text], n_history)
-        windows = _Windows.at(ids, places, n_before)
+        windows = _Windows.at(ids, places, places - starts[text], n_history)
         texts = slice(text[0], text[-1] + 1)
         looked_at = followed[texts]
         sums = partial(
@@ -259,7 +258,8 @@ class _Windows(NamedTuple):
         The different windows, of places in `tokens`: the tokens before the last, the
         earliest first, and in the last column, and all that are left, the last.
     n_before : ndarray of shape (n_windows,), integer
-        How many tokens they have before the last, in ascending order.
+        How many tokens the texts have before the last, in ascending order; one more
+        than are seen stands for all greater numbers.
     which : ndarray of shape (n_places,), integer
         Which window there is.
     """
@@ -271,31 +271,36 @@ class _Windows(NamedTuple):
 
     @classmethod
     def at(
-        cls, ids: NDArray[Any], places: NDArray[np.int64], n_before: NDArray[np.int64]
+        cls,
+        ids: NDArray[Any],
+        places: NDArray[np.int64],
+        n_before: NDArray[np.int64],
+        n_history: int,
     ) -> Self:
-        """Find them where so many tokens are seen before each place."""
-        n_history = int(n_before.max())
+        """Find them where texts have so many tokens before each place."""
+        n_before = np.minimum(n_before, n_history + 1)
         begin = max(0, places[0] - n_history)
         read = ids[begin : places[-1] + 1].astype(np.int64)
         one, number = distinct_numbers(read, int(read.max()) + 1)
         tokens = read[one]
-        of_lengths, which = [], np.empty_like(places)
+        parts, which = [], np.empty_like(places)
         n_windows = 0
-        for length in range(n_history + 1):
-            [chosen] = np.nonzero(n_before == length)
+        for n_of_text in range(n_before.max() + 1):
+            [chosen] = np.nonzero(n_before == n_of_text)
             if not len(chosen):
                 continue
+            n_seen = min(n_of_text, n_history)
             last = places[chosen] - begin
-            columns = [number[last - back] for back in range(length, -1, -1)]
+            columns = [number[last - back] for back in range(n_seen, -1, -1)]
             codes = np.ravel_multi_index(columns, [len(tokens)] * len(columns))
             one, window = distinct_numbers(codes, len(tokens) ** len(columns))
-            columns += columns[-1:] * (n_history - length)
-            of_lengths.append(np.stack(columns, axis=1)[one])
+            columns += columns[-1:] * (n_history - n_seen)
+            parts.append(np.stack(columns, axis=1)[one])
             which[chosen] = n_windows + window
             n_windows += len(one)
         of_windows = np.empty(n_windows, dtype=np.int64)
         of_windows[which] = n_before
-        return cls(tokens, np.concatenate(of_lengths), of_windows, which)
+        return cls(tokens, np.concatenate(parts), of_windows, which)
 
     def at_some(self, chosen: NDArray[np.int64]) -> Self:
         """Return what is seen at some of the places."""

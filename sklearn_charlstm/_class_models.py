@@ -60,10 +60,6 @@ class ClassModelsMixin(BaseEstimator):
         With ``one_pass`` there are more texts to come, and each model tells all tokens
         apart.
         """
-        if len(classes) < 2:
-            raise ValueError(
-                f"`classes={classes}` is one class only; the classifier needs two."
-            )
         self.classes_ = classes
         self.class_count_ = np.zeros(len(classes))
         self.vocabulary_ = Vocabulary(texts.sequences, self.analyzer, self.boundaries)

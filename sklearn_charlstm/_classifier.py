@@ -426,6 +426,10 @@ class CharLMLanguageClassifier(
                     f"`classes` must be the labels of all classes, got {classes!r}."
                 )
             classes = np.unique(check_labels(list(classes), "classes"))
+            if len(classes) < 2:
+                raise ValueError(
+                    f"`classes={classes}` is one class only; the classifier needs two."
+                )
             if not (first_call or np.array_equal(classes, self.classes_)):
                 raise ValueError(
                     f"`classes={classes}` is not the same as on the first call: "
@@ -433,9 +437,9 @@ class CharLMLanguageClassifier(
                 )
         strange = np.setdiff1d(labels, classes)
         if len(strange):
+            advice = "" if first_call else "; add_class adds a class"
             raise ValueError(
-                f"y holds labels that are not in `classes`: {strange}; add_class adds "
-                "a class."
+                f"y holds labels that are not in `classes`: {strange}{advice}."
             )
         class_index = np.searchsorted(classes, labels)
         texts = LabelledSequences(sequences, class_index, weights)

@@ -302,8 +302,8 @@ class Networks:
             Tokens: those before the last, the earliest first, perhaps any others, and
             in the last column the last.
         n_before : ndarray of shape (n_windows,)
-            How many are before the last, in ascending order. None: it is the first
-            token of a text.
+            How many tokens of a text are before the last, in ascending order. If they
+            are more than a window has, its beginning is read as a cut.
 
         Returns
         -------
@@ -324,7 +324,7 @@ class Networks:
         for begin in range(0, len(windows), size):
             part = slice(begin, begin + size)
             *history, targets = windows[part].T
-            its_start = n_rows - 2 + (n_before[part] > 0)
+            its_start = n_rows - 2 + (n_before[part] >= windows.shape[1])
             source, inputs = [], []
             n_histories, n_shorter = 0, 1
             prefix = np.zeros(len(targets), dtype=np.int64)

@@ -1,4 +1,5 @@
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -44,10 +45,9 @@ def look_alone(model, common, text, n_history):
     known, outputs, log_share = vocabulary.shares(ids)
     total = 0.0
     for i, output in enumerate(outputs):
-        read = [vocabulary.first_input]
-        if i:
-            history = ids[max(0, i - n_history) : i]
-            read = [vocabulary.cut, *vocabulary.as_inputs(history).tolist()]
+        before = vocabulary.first_input if i <= n_history else vocabulary.cut
+        history = ids[max(0, i - n_history) : i]
+        read = [before, *vocabulary.as_inputs(history).tolist()]
         with torch.no_grad():
             log_p = module.log_probabilities(module(torch.tensor([read]))[0])[0, -1]
         total += known[i] * float(log_p[output]) + log_share[i]
@@ -105,9 +105,24 @@ def test_a_look_sees_some_tokens_of_the_history(
     )
 
 
+@pytest.mark.parametrize("n_history", [1, 2, 3])
+def test_a_look_sees_all_of_a_short_text(models, common, n_history):
+    texts = ["", "a", "c", "?", "ab", "x?", "aab", "abc", "bcab"]
+    lengths = common.encode(texts).lengths
+    found = looked(models, texts, common, n_history)
+    read = text_log_likelihood(models, common.encode(texts), common, CPU)
+    is_short = lengths <= n_history + 1
+    np.testing.assert_allclose(found[is_short], read[is_short], rtol=1e-5)
+    assert (
+        not np.isclose(found[~is_short], read[~is_short], rtol=1e-5).all(axis=1).any()
+    )
+
+
 @pytest.mark.parametrize("n_history", [1, 2])
 def test_memory_of_a_look_is_bounded(models, common, monkeypatch, n_history):
-    monkeypatch.setattr(_networks, "MAX_LOGITS", 16)
+    # Of two windows whose histories have nothing in common.
+    max_logits = 2 * 14 * (n_history + 1)
+    monkeypatch.setattr(_networks, "MAX_LOGITS", max_logits)
     sizes = []
     read_levels = _networks.Networks.read_levels
 
@@ -117,9 +132,9 @@ def test_memory_of_a_look_is_bounded(models, common, monkeypatch, n_history):
         return read_levels(self, levels)
 
     monkeypatch.setattr(_networks.Networks, "read_levels", watch)
-    looked(models, TEXTS, common, n_history)
-    # One history is always read, with its beginnings.
-    assert max(sizes) <= 2 * 7 * (n_history + 1)
+    looked(models, [*TEXTS, "xbaycacyxbcay", "yyxbbccaaybxa"], common, n_history)
+    assert max(sizes) <= max_logits
+    assert len(sizes) > 2
 
 
 def test_memory_of_models_side_by_side_is_bounded(models, common, monkeypatch):
@@ -154,9 +169,9 @@ def test_a_look_is_at_followed_texts_only(models, common, monkeypatch):
     followed = np.zeros((len(TEXTS), len(models)), dtype=bool)
     followed[TEXTS.index("bbbb"), 1:3] = True
     looked(models, TEXTS, common, followed=followed)
-    # The first token and the three others, which are the same; perhaps the end.
+    # The first token, the second and the others, which are the same; perhaps the end.
     n_more = int(common.boundaries)
-    assert sizes == [(2, 1 + n_more, (2, 2 + n_more))]
+    assert sizes == [(2, 1 + n_more, (2, 3 + n_more))]
 
 
 @pytest.mark.parametrize(("logits_of_token", "in_threads"), [(1, True), (2**20, False)])
@@ -213,6 +228,31 @@ def passed(scores, width):
     """Which models are within the beam, and which of them are not the only one."""
     within = scores >= scores.max(axis=1, keepdims=True) - width
     return within, within & (within.sum(axis=1, keepdims=True) > 1)
+
+
+@pytest.mark.parametrize(
+    ("n_tokens", "widths"),
+    # After the first look and after the second, in nats.
+    [(2, (1.792, 1.344)), (5, (4.896, 3.245)), (14, (8, 5.802)), (100, (8, 6))],
+)
+def test_width_of_the_beam(monkeypatch, n_tokens, widths):
+    common = Vocabulary(["a"], "char", boundaries=False)
+    encoded = common.encode(["a" * n_tokens])
+    models = [SimpleNamespace(first_network=lambda: None)] * 2
+
+    def score(models, texts, *rest, **how):
+        n_texts.append(len(texts.lengths))
+        return np.tile([0.0, -behind[len(n_texts) - 1]], (n_texts[-1], 1))
+
+    monkeypatch.setattr(_beam, "look", score)
+    monkeypatch.setattr(_beam, "_followed_log_likelihood", score)
+    offsets = np.zeros((1, 2))
+    for number, width in enumerate(widths):
+        for gap, n_followed in (width - 0.002, 1), (width + 0.002, 0):
+            behind, n_texts = [0.0, 0.0, 0.0], []
+            behind[number] = gap
+            beam_log_likelihood(models, encoded, common, CPU, beam=8.0, offsets=offsets)
+            assert n_texts[number + 1] == n_followed
 
 
 def test_what_is_outside_of_the_beam_is_not_read(models, common, monkeypatch):
