@@ -137,7 +137,10 @@ def look(
     for begin in range(0, len(ids), MAX_TOKENS):
         places = np.arange(begin, min(begin + MAX_TOKENS, len(ids)))
         text = np.searchsorted(ends, places, side="right")
-        windows = _Windows.at(ids, places, places - starts[text], n_history)
+        # Without boundaries the beginning of a text is read as a cut is.
+        most = n_history + vocabulary.boundaries
+        n_before = np.minimum(places - starts[text], most)
+        windows = _Windows.at(ids, places, n_before, n_history)
         texts = slice(text[0], text[-1] + 1)
         looked_at = followed[texts]
         sums = partial(
@@ -258,8 +261,8 @@ class _Windows(NamedTuple):
         The different windows, of places in `tokens`: the tokens before the last, the
         earliest first, and in the last column, and all that are left, the last.
     n_before : ndarray of shape (n_windows,), integer
-        How many tokens the texts have before the last, in ascending order; one more
-        than are seen stands for all greater numbers.
+        How many tokens the texts have before the last, in ascending order; the
+        greatest number stands for all greater ones.
     which : ndarray of shape (n_places,), integer
         Which window there is.
     """
@@ -277,8 +280,7 @@ class _Windows(NamedTuple):
         n_before: NDArray[np.int64],
         n_history: int,
     ) -> Self:
-        """Find them where texts have so many tokens before each place."""
-        n_before = np.minimum(n_before, n_history + 1)
+        """Find them where texts have so many tokens, or more, before each place."""
         begin = max(0, places[0] - n_history)
         read = ids[begin : places[-1] + 1].astype(np.int64)
         one, number = distinct_numbers(read, int(read.max()) + 1)

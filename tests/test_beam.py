@@ -169,9 +169,10 @@ def test_a_look_is_at_followed_texts_only(models, common, monkeypatch):
     followed = np.zeros((len(TEXTS), len(models)), dtype=bool)
     followed[TEXTS.index("bbbb"), 1:3] = True
     looked(models, TEXTS, common, followed=followed)
-    # The first token, the second and the others, which are the same; perhaps the end.
+    # The first token and the others, which are the same; perhaps the second, which is
+    # not then, and the end.
     n_more = int(common.boundaries)
-    assert sizes == [(2, 1 + n_more, (2, 3 + n_more))]
+    assert sizes == [(2, 1 + n_more, (2, 2 + 2 * n_more))]
 
 
 @pytest.mark.parametrize(("logits_of_token", "in_threads"), [(1, True), (2**20, False)])
