@@ -28,6 +28,10 @@ __all__ = ["MAX_LOGITS", "Levels", "Model", "Networks"]
 # Logits computed together, a bound on memory.
 MAX_LOGITS = 2**24
 
+# So many histories get their logits at a time on a CPU, where a cache still holds the
+# hidden states and will hold the logits. A GPU waits for Python: all at once.
+HISTORIES_IN_CACHE = 2**10
+
 # What the hidden and the cell state are multiplied with on a CPU. No digit is lost.
 _CPU_FACTORS = -1, 2
 
@@ -74,6 +78,8 @@ class Levels(NamedTuple):
         Which history each prefix has, of those of all levels.
     targets : tensor of shape (n_prefixes,)
         The last token of each prefix.
+    ends : list of n_levels int
+        How many prefixes have a history of this level or of one before, the first ones.
     """
 
     source: Sequence[torch.Tensor | None]
@@ -81,6 +87,7 @@ class Levels(NamedTuple):
     sizes: list[int]
     history: torch.Tensor
     targets: torch.Tensor
+    ends: list[int]
 
     @classmethod
     def joined(cls, levels: list[Level], device: torch.device) -> "Levels":
@@ -97,7 +104,8 @@ class Levels(NamedTuple):
                 [level.targets for level in levels],
             )
         )
-        return cls(source.split(sizes), inputs, sizes, history, targets)
+        ends = np.cumsum([len(level.targets) for level in levels]).tolist()
+        return cls(source.split(sizes), inputs, sizes, history, targets, ends)
 
     @classmethod
     def apart(
@@ -119,9 +127,11 @@ class Levels(NamedTuple):
         of_steps, next_ones = (
             on_device(tokens[inside], device) for tokens in (inputs, targets)
         )
-        sizes = inside.sum(axis=1).tolist()
+        sizes = inside.sum(axis=1)
+        source = [None] * len(sizes)
         history = torch.arange(len(next_ones), device=device)
-        return cls([None] * len(sizes), of_steps, sizes, history, next_ones)
+        ends = sizes.cumsum().tolist()
+        return cls(source, of_steps, sizes.tolist(), history, next_ones, ends)
 
 
 class Networks:
@@ -150,6 +160,7 @@ class Networks:
         self._compute = compute
         self._device = compute.device
         self._on_gpu = compute.device.type == "cuda"
+        self._n_at_once = math.inf if self._on_gpu else HISTORIES_IN_CACHE
         self._sign = 1 if self._on_gpu else _CPU_FACTORS[0]
         self._kind = params["output"]
         self._n_networks = params["n_networks"]
@@ -273,23 +284,50 @@ class Networks:
         # Tokens of all levels are looked up together: less to start.
         rows = self._row.index_select(1, levels.inputs)
         of_levels = rows.split(levels.sizes, dim=1)
-        steps = zip(levels.source, of_levels, strict=True)
-        hidden = torch.cat([self._read_level(*step) for step in steps], dim=1)
-        hidden = hidden.to(self._compute.dtype)
         outputs = self._output.index_select(1, levels.targets)
+        scores: list[torch.Tensor] = []
+        hidden: list[torch.Tensor] = []
+        n_before = n_histories = begin = 0
+        steps = zip(levels.source, of_levels, levels.ends, strict=True)
+        for source, of_level, end in steps:
+            hidden.append(self._read_level(source, of_level))
+            n_histories += of_level.shape[1]
+            is_last = n_histories == len(levels.inputs)
+            if is_last or n_histories - n_before >= self._n_at_once:
+                history = levels.history[begin:end] - n_before
+                scores.append(self._predict(hidden, history, outputs[:, begin:end]))
+                hidden = []
+                n_before, begin = n_histories, end
+        return self._shared(torch.cat(scores, dim=1), levels.targets)
+
+    def _predict(
+        self, hidden: list[torch.Tensor], history: torch.Tensor, outputs: torch.Tensor
+    ) -> torch.Tensor:
+        """Compute log p(output | history) from the hidden states of some levels.
+
+        Parameters
+        ----------
+        hidden : list of tensors of shape (networks of all models, any, hidden_size)
+        history : tensor of shape (n_prefixes,)
+            Which of them, one level after the other.
+        outputs : tensor of shape (n_models, n_prefixes)
+
+        Returns
+        -------
+        log_likelihood : tensor of shape (n_models, n_prefixes)
+        """
+        states = torch.cat(hidden, dim=1).to(self._compute.dtype)
         scores = []
         for k, (bias, weight) in enumerate(self._outward):
-            # The outputs of all levels in one product.
-            of_model = hidden[k * self._n_networks : (k + 1) * self._n_networks]
+            of_model = states[k * self._n_networks : (k + 1) * self._n_networks]
             logits = torch.baddbmm(bias, of_model, weight, alpha=self._sign)
-            of_outputs = levels.history * logits.shape[2] + outputs[k]
+            of_outputs = history * logits.shape[2] + outputs[k]
             log_proba = network_log_probabilities(at_least_float32(logits), self._kind)
             log_proba = log_proba.flatten(1).index_select(1, of_outputs)
             # Each by itself: roundings are the same whatever models are beside it.
             is_one = self._n_networks == 1
             scores.append(log_proba[0] if is_one else torch.logsumexp(log_proba, dim=0))
-        mean = torch.stack(scores) - math.log(self._n_networks)
-        return self._shared(mean, levels.targets)
+        return torch.stack(scores) - math.log(self._n_networks)
 
     def read_windows(
         self, windows: NDArray[np.int64], n_before: NDArray[np.int64]
@@ -329,11 +367,13 @@ class Networks:
             n_histories, n_shorter = 0, 1
             prefix = np.zeros(len(targets), dtype=np.int64)
             its_history = np.empty_like(prefix)
-            for step, column in enumerate([its_start, *history]):
-                long = slice(np.searchsorted(n_before[part], step), None)
-                shorter, last = prefix[long], same[column[long]]
-                if not len(last):
+            lengths = range(1, windows.shape[1])
+            ends = [*np.searchsorted(n_before[part], lengths).tolist(), len(targets)]
+            for n_done, column in zip([0, *ends], [its_start, *history], strict=False):
+                if n_done == len(targets):
                     break
+                long = slice(n_done, None)
+                shorter, last = prefix[long], same[column[long]]
                 row, longer = distinct_numbers(
                     shorter * n_rows + last, n_shorter * n_rows
                 )
@@ -349,6 +389,7 @@ class Networks:
                 [*map(len, inputs)],
                 its_history,
                 targets,
+                ends[: len(inputs)],
             )
             levels = Levels(*on_device(of_levels, self._device))
             self.start()
