@@ -110,10 +110,10 @@ def plain_loop(text, model):
     n_updates = 0
     torch.set_num_threads(1)
     for _ in range(model.epochs):
-        for inputs, (targets, _, nodes, beyond, n_kept) in batches:
+        for inputs, (targets, _, nodes, beyond, n_discounted) in batches:
             logits, _ = module(torch.from_numpy(inputs))
             places = (torch.from_numpy(part)[None] for part in (targets, nodes, beyond))
-            wanted = estimates(*places, n_kept).expand(logits.shape)
+            wanted = estimates(*places, n_discounted).expand(logits.shape)
             loss = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(0, 2))
             optimizer.zero_grad()
             loss.backward()

@@ -28,6 +28,7 @@ __all__ = [
     "Analyzer",
     "LabelledSequences",
     "analyze",
+    "analyze_sample",
     "analyze_weighted",
     "check_labels",
     "continues_word",
@@ -59,6 +60,11 @@ class LabelledSequences(NamedTuple):
         """Return the texts of a class and their weights."""
         rows = np.flatnonzero(self.class_index == k)
         return [self.sequences[row] for row in rows], self.weights[rows]
+
+    def n_tokens_of_classes(self) -> NDArray[np.int64]:
+        """Return how many tokens there are of each class."""
+        n_tokens = np.bincount(self.class_index, weights=[*map(len, self.sequences)])
+        return n_tokens.astype(np.int64)
 
 
 def continues_word(character: str) -> bool:
@@ -100,8 +106,8 @@ def analyze(X: Collection[Any], analyzer: Analyzer) -> list[Sequence[Hashable]]:
     ----------
     X : sequence of str, shape (n_samples,)
         List, tuple, 1-D array or Series. With a callable `analyzer` the samples
-        may be of any type the callable accepts; of an array of more dimensions they
-        are the rows.
+        may be of any type the callable accepts; of a table or an array of more
+        dimensions they are the rows.
     analyzer : {'char', 'byte', 'word'} or callable
         How a sample becomes tokens.
 
@@ -115,13 +121,32 @@ def analyze(X: Collection[Any], analyzer: Analyzer) -> list[Sequence[Hashable]]:
         If `X` is not a one-dimensional, non-empty sequence of samples, or if a
         sample cannot be used. The message names the row.
     """
+    if callable(analyzer) and len(getattr(X, "shape", ())) > 1:
+        # A DataFrame gives its columns, by their names.
+        X = getattr(X, "to_numpy", lambda: X)()
     _check_container(X, rows_are_samples=callable(analyzer))
     if not callable(analyzer):
         texts = list(X)
         if set(map(type, texts)) != {str}:
-            texts = [_check_text(text, row) for row, text in enumerate(texts)]
+            texts = [_check_text(text, f"X[{row}]") for row, text in enumerate(texts)]
         return [*_ANALYZERS[analyzer](texts)]
-    return [_tokens(analyzer, sample, row) for row, sample in enumerate(X)]
+    return [_tokens(analyzer, sample, f"X[{row}]") for row, sample in enumerate(X)]
+
+
+def analyze_sample(sample: Any, analyzer: Analyzer, name: str) -> Sequence[Hashable]:
+    """Check one sample and turn it into its sequence of tokens.
+
+    Parameters
+    ----------
+    sample : str, or what a callable `analyzer` reads
+    analyzer : {'char', 'byte', 'word'} or callable
+    name : str
+        What the sample is called in messages.
+    """
+    if callable(analyzer):
+        return _tokens(analyzer, sample, name)
+    [tokens] = _ANALYZERS[analyzer]([_check_text(sample, name)])
+    return tokens
 
 
 def joined(tokens: Iterable[Any], analyzer: Analyzer) -> Any:
@@ -179,28 +204,28 @@ def _check_container(X: object, rows_are_samples: bool) -> None:
         )
 
 
-def _check_text(text: object, row: int) -> str:
+def _check_text(text: object, name: str) -> str:
     if isinstance(text, str):
         # What it is, whatever a subclass says of it.
         return str.__str__(text)
     if isinstance(text, (bytes, bytearray)):
         raise TypeError(
-            f"X[{row}] is {type(text).__name__}, not str; decode it first, for "
+            f"{name} is {type(text).__name__}, not str; decode it first, for "
             "instance with .decode('utf-8')."
         )
     if is_missing(text):
         raise ValueError(
-            f"X[{row}] is a missing value ({text!r}); drop the sample or replace it "
+            f"{name} is a missing value ({text!r}); drop the sample or replace it "
             "by an empty text ''."
         )
     if isinstance(text, (list, tuple)) or getattr(text, "ndim", None):
         raise ValueError(
-            f"X must be one-dimensional, one text per sample, but X[{row}] is "
+            f"X must be one-dimensional, one text per sample, but {name} is "
             f"{type(text).__name__}; join its parts to one str, or set `analyzer` "
             "to a callable that reads such samples."
         )
     raise TypeError(
-        f"X[{row}] is {type(text).__name__}, not str; convert it with str(), or set "
+        f"{name} is {type(text).__name__}, not str; convert it with str(), or set "
         "`analyzer` to a callable that reads such samples."
     )
 
@@ -217,20 +242,29 @@ def is_missing(value: Any) -> bool:
 
 
 def _tokens(
-    analyzer: Callable[[Any], Iterable[Hashable]], sample: Any, row: int
+    analyzer: Callable[[Any], Iterable[Hashable]], sample: Any, name: str
 ) -> Sequence[Hashable]:
     try:
-        tokens = tuple(analyzer(sample))
+        returned = analyzer(sample)
+        tokens = tuple(returned)
         hash(tokens)
     except TypeError as error:
         raise TypeError(
-            f"X[{row}] is {type(sample).__name__}; `analyzer` must take it and return "
+            f"{name} is {type(sample).__name__}; `analyzer` must take it and return "
             f"a sequence of hashable tokens: {error}. A single sample goes in a list: "
             "[sample]."
         ) from error
+    except Exception as error:
+        error.add_note(f"`analyzer` was given {name}.")
+        raise
+    if isinstance(returned, (set, frozenset)):
+        raise TypeError(
+            f"{name}: `analyzer` returned a {type(returned).__name__}, which has no "
+            "order; let it return a list or a tuple."
+        )
     if not _are_equal_to_themselves(tokens):
         raise ValueError(
-            f"X[{row}]: `analyzer` returned a missing value (NaN or its like), which "
+            f"{name}: `analyzer` returned a missing value (NaN or its like), which "
             "is not equal to itself; let it return another token in its place."
         )
     return tokens
@@ -258,8 +292,8 @@ def analyze_weighted(
 
     Returns
     -------
-    sequences : list of sequences of hashable tokens, length n_kept
-    weights : ndarray of shape (n_kept,), float64
+    sequences : list of sequences of hashable tokens, length n_discounted
+    weights : ndarray of shape (n_discounted,), float64
         All positive.
     kept : ndarray of shape (n_samples,), bool
         False for the samples of weight 0, which are left out.

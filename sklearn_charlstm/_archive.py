@@ -167,7 +167,8 @@ class Node:
             for number, record in enumerate(self.value(name, list))
         ]
 
-    def __contains__(self, name: str) -> bool:
+    def has_array(self, name: str) -> bool:
+        """Tell whether there is an array of that name."""
         return self._path + name in self._file.names
 
     def array(
@@ -202,7 +203,7 @@ class _File:
         view = self._tensors.get_slice(name)
         found = tuple(view.get_shape())
         if len(found) != len(shape) or any(
-            wanted not in (None, n) for wanted, n in zip(shape, found, strict=True)
+            expected not in (None, n) for expected, n in zip(shape, found, strict=True)
         ):
             raise damaged(f"{name} is of shape {found}, not {shape}")
         if view.get_dtype() not in dtypes:

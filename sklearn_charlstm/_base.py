@@ -4,9 +4,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sklearn.base import _fit_context
 from sklearn.utils import Tags
 
-__all__ = ["DocumentationLinkMixin", "TextInputMixin"]
+__all__ = ["DocumentationLinkMixin", "TextInputMixin", "fit_context"]
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[_Method], _Method]:
+    """Return scikit-learn's decorator of `fit`, under which a method keeps its type."""
+    decorator: Callable[[_Method], _Method] = _fit_context(
+        prefer_skip_nested_validation=prefer_skip_nested_validation
+    )
+    return decorator
 
 
 class DocumentationLinkMixin:

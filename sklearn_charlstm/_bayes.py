@@ -2,6 +2,7 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
+import copy
 from collections.abc import Collection
 from typing import Any
 
@@ -55,9 +56,11 @@ class BayesRuleMixin(ClassifierMixin):
         self, X: Collection[Any], beam: float | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return log p(class | text) up to a constant, and the evidence weights."""
-        log_likelihood, weight = self._evidence(X, beam)
+        # As it is now, whatever another thread fits it to while this one waits.
+        clf = copy.copy(self)
+        log_likelihood, weight = clf._evidence(X, beam)
         ratios = log_likelihood - log_likelihood.max(axis=1, keepdims=True)
-        return weight[:, None] * ratios + self.class_log_prior_, weight
+        return weight[:, None] * ratios + clf.class_log_prior_, weight
 
     def _log_prior(self) -> NDArray[np.float64]:
         """Return the logarithms of the priors that `class_prior` stands for."""
@@ -91,7 +94,7 @@ class BayesRuleMixin(ClassifierMixin):
                 f"1, one for each of the classes {self.classes_}, got "
                 f"{self.class_prior!r}."
             )
-        return np.log(prior)
+        return np.log(prior / prior.sum())
 
     def predict_joint_log_proba(self, X: Collection[Any]) -> NDArray[np.float64]:
         """Compute the joint log-probability of every text and each class.
@@ -107,7 +110,8 @@ class BayesRuleMixin(ClassifierMixin):
             Logarithm of p(text, class) = p(text | class) p(class), in nats, as the
             language models have it: without the correction of `predict_proba`.
         """
-        return self.log_likelihood(X) + self.class_log_prior_
+        clf = copy.copy(self)
+        return clf.log_likelihood(X) + clf.class_log_prior_
 
     def score_samples(self, X: Collection[Any]) -> NDArray[np.float64]:
         """Compute the log-likelihood of every text under all classes together.
@@ -180,7 +184,7 @@ class BayesRuleMixin(ClassifierMixin):
             log p(class | text) - log p(any other class | text) of `predict_proba`.
         """
         joint, weight = self._scores(X)
-        if len(self.classes_) == 2:
+        if joint.shape[1] == 2:
             return (joint[:, 1] - joint[:, 0]) / weight
         # The log-sum over the other classes is that over all less one term, which
         # cancels badly where the term is most of the sum: there sum the others.
@@ -208,5 +212,6 @@ class BayesRuleMixin(ClassifierMixin):
             The most probable class of each text, one of `classes_`; with `beam`, of
             the classes within it.
         """
-        scores, _ = self._scores(X, self.beam)
-        return self.classes_[np.argmax(scores, axis=1)]
+        clf = copy.copy(self)
+        scores, _ = clf._scores(X, clf.beam)
+        return clf.classes_[np.argmax(scores, axis=1)]

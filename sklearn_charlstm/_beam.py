@@ -130,9 +130,7 @@ def look(
     log_likelihood : ndarray of shape (n_texts, n_models), float64
         In nats; -inf where a model does not look at a text.
     """
-    ids, lengths = encoded
-    ends = np.cumsum(lengths)
-    starts = ends - lengths
+    ids, starts, ends = encoded.ids, encoded.starts, encoded.ends
     log_likelihood = np.where(followed.T, 0, -np.inf)
     for begin in range(0, len(ids), MAX_TOKENS):
         places = np.arange(begin, min(begin + MAX_TOKENS, len(ids)))
@@ -154,7 +152,7 @@ def look(
         )
         n_windows = len(windows.seen)
         groups = _groups_that_follow(
-            models, lengths[texts], looked_at, compute, n_windows
+            models, encoded.lengths[texts], looked_at, compute, n_windows
         )
         n_outputs = np.mean([model.vocabulary.n_outputs for model in models])
         n_tokens = int(n_windows * n_outputs) // LOGITS_OF_TOKEN

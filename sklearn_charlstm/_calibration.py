@@ -168,7 +168,7 @@ def folds(
     """
     sequences, class_index, _ = texts
     lengths = np.array([len(sequence) for sequence in sequences])
-    totals = np.bincount(class_index, weights=lengths).astype(int)
+    totals = texts.n_tokens_of_classes()
     end = np.empty_like(lengths)
     for k in range(len(totals)):
         of_class = class_index == k
@@ -243,8 +243,7 @@ def held_out_evidence(
         rows += drawn.tolist()
     encoded = vocabulary.encode(fragments)
     n_known = np.append(0, np.cumsum(encoded.ids != vocabulary.unknown))
-    ends = np.cumsum(encoded.lengths)
-    starts = ends - encoded.lengths
+    starts, ends = encoded.starts, encoded.ends
     if whole:
         fragment, end = np.arange(len(ends)), ends
     else:

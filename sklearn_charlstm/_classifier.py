@@ -11,7 +11,6 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import (
     check_consistent_length,
@@ -27,7 +26,7 @@ from sklearn_charlstm._analysis import (
     is_missing,
 )
 from sklearn_charlstm._archive import Node, damaged
-from sklearn_charlstm._base import TextInputMixin
+from sklearn_charlstm._base import TextInputMixin, fit_context
 from sklearn_charlstm._bayes import BayesRuleMixin
 from sklearn_charlstm._beam import beam_log_likelihood
 from sklearn_charlstm._calibration import SLOPES, EvidenceWeight
@@ -69,8 +68,8 @@ class CharLMLanguageClassifier(
         Passes after that in which the models are trained together to tell the classes
         apart, and to stay models of their texts. 0 leaves them as they were fitted,
         each to the texts of its class. 'auto': 30, and fewer where there is more text:
-        as many as score 700,000 characters, each by up to four models, and at least
-        one.
+        as many as score 700,000 characters, where a character counts once for each
+        model that scores it, of which there are at most four; and at least one.
     calibration_folds : int, default=3
         How many parts the training text is divided into to learn what its characters
         count as evidence: models are trained without a part, once for every part, or
@@ -91,8 +90,9 @@ class CharLMLanguageClassifier(
     num_layers : int, default=1
         LSTM layers.
     dropout : float, default=0.3
-        Share of units dropped at random in training, in [0, 1): others in every
-        window, the same at all its characters.
+        Share of units dropped at random in training, in [0, 1): before the output
+        others in every window, the same at all its characters; between layers others
+        at every character.
     batch_size : int, default=32
         Windows used for one update of the weights.
     lr : float, default=0.01
@@ -156,8 +156,9 @@ class CharLMLanguageClassifier(
         1 shows a progress line with the current bits per character.
     net_params : dict, default=None
         More settings of the :class:`skorch.NeuralNet`, such as ``optimizer`` or
-        ``callbacks``. Each call of `fit` starts the callbacks anew, also where
-        training goes on. The history has the loss of every epoch, not of every batch.
+        ``callbacks``. Copies of them are used: each call of `fit` starts the callbacks
+        anew, also where training goes on, and what they record is not in those that
+        were passed. The history has the loss of every epoch, not of every batch.
 
     Attributes
     ----------
@@ -302,7 +303,7 @@ class CharLMLanguageClassifier(
         self.verbose = verbose
         self.net_params = net_params
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,
         X: Collection[Any],
@@ -345,19 +346,19 @@ class CharLMLanguageClassifier(
         sequences, labels, weights = self._check_texts(X, y, sample_weight)
         classes, class_index = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
+            left_out = ", texts of weight 0 left out" * (len(labels) < len(X))
             raise ValueError(
-                f"y holds one class only ({classes.tolist()[0]!r}), texts of weight 0 "
-                "left out; the classifier needs texts of at least two. For one kind of "
-                "text use CharLSTMLanguageModel."
+                f"y holds one class only ({classes.tolist()[0]!r}){left_out}; the "
+                "classifier needs texts of at least two. For one kind of text use "
+                "CharLSTMLanguageModel."
             )
-        n_tokens = np.bincount(class_index, weights=[*map(len, sequences)])
-        for label, n_tokens_of_class in zip(classes, n_tokens, strict=True):
-            if not n_tokens_of_class:
-                raise ValueError(
-                    f"All texts of class {str(label)!r} are empty; pass at least one "
-                    "character for each class."
-                )
         texts = LabelledSequences(sequences, class_index, weights)
+        for label, n_tokens in zip(classes, texts.n_tokens_of_classes(), strict=True):
+            if not n_tokens:
+                raise ValueError(
+                    f"All texts of class {str(label)!r} are empty to "
+                    f"analyzer={self.analyzer!r}; each class needs at least one token."
+                )
         # A copy is trained: an error or an interrupt leaves this one as it was.
         clf = copy.copy(self)
         if not (self.warm_start and hasattr(self, "language_models_")):
@@ -375,7 +376,7 @@ class CharLMLanguageClassifier(
         clf._refine(texts)
         return self._take_over(clf)
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self,
         X: Collection[Any],
@@ -704,7 +705,7 @@ class CharLMLanguageClassifier(
         if not (low / 2 < slope < 2 * high and half_length > 0.5):
             raise damaged(f"the evidence weight is {slope}, {half_length}")
         self.evidence_weight_ = EvidenceWeight(slope, half_length)
-        if "discriminative_loss_curve" in node:
+        if node.has_array("discriminative_loss_curve"):
             self.discriminative_loss_curve_ = node.array(
                 "discriminative_loss_curve", (None,), "F64"
             )

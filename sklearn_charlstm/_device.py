@@ -2,9 +2,10 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
+import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,16 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 # The number of threads and the random state belong to the process.
 _PROCESS_STATE = threading.RLock()
+
+
+def _unlock() -> None:
+    global _PROCESS_STATE
+    _PROCESS_STATE = threading.RLock()
+
+
+# A forked process has none of the threads of which one may hold the lock.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
 
 
 class Compute(NamedTuple):
@@ -172,6 +183,21 @@ def nth_gpu(number: int) -> Iterator[None]:
 
 
 @contextmanager
+def _as_by_default() -> Iterator[None]:
+    """Let nothing count that a caller has set for torch's computations of his own."""
+    with ExitStack() as stack:
+        if torch.get_default_device().type != "cpu":
+            # Always, it would make every operation slower.
+            stack.enter_context(torch.device("cpu"))
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
+        yield
+
+
+@contextmanager
 def reproducibly() -> Iterator[None]:
     """Let torch compute in one thread for a while, and nothing else beside it.
 
@@ -184,7 +210,7 @@ def reproducibly() -> Iterator[None]:
     on what is trained together.
     """
     lstm: Any = torch.backends.cudnn.rnn
-    with _PROCESS_STATE:
+    with _PROCESS_STATE, _as_by_default():
         n_threads = torch.get_num_threads()
         precision = lstm.fp32_precision
         try:

@@ -113,9 +113,9 @@ class _LogLikelihoods(nn.Module):
         for k in group:
             model: Any = self.models[k]
             logits, _ = model(getattr(self, f"inputs_{k}")[inputs])
-            wanted = getattr(self, f"targets_{k}")[targets]
-            log_size = getattr(self, f"log_sizes_{k}")[wanted]
-            scores.append((model.log_likelihoods(logits, wanted) - log_size) * known)
+            outputs = getattr(self, f"targets_{k}")[targets]
+            log_size = getattr(self, f"log_sizes_{k}")[outputs]
+            scores.append((model.log_likelihoods(logits, outputs) - log_size) * known)
         return torch.stack(scores, dim=2)
 
 
@@ -210,7 +210,9 @@ class JointJob(NamedTuple):
     batches : JointBatches
     epochs : int
     report : callable or None
-        Called after each epoch with its number, from 1, and the cross-entropy.
+        Called after each epoch with the cross-entropy.
+    name : str
+        What is trained, for messages.
     """
 
     weights: Sequence[Weights]
@@ -218,12 +220,8 @@ class JointJob(NamedTuple):
     vocabularies: Sequence[Vocabulary]
     batches: JointBatches
     epochs: int
-    report: Callable[[int, float], None] | None
-
-    @property
-    def name(self) -> str:
-        """What is trained, for messages."""
-        return "all language models together"
+    report: Callable[[float], None] | None
+    name: str = "all language models together"
 
 
 def joint_jobs(
@@ -237,7 +235,7 @@ def joint_jobs(
     maxlen: int,
     batch_size: int,
     seed: int,
-    reports: Sequence[Callable[[int, float], None] | None],
+    reports: Sequence[Callable[[float], None] | None],
 ) -> list[JointJob]:
     """Return what there is to train: networks of the same number.
 
@@ -343,7 +341,7 @@ def train_jointly(
        estimation of hidden Markov model parameters for speech recognition",
        ICASSP 1986.
     """
-    weights, module_params, vocabularies, batches, epochs, report = job
+    weights, module_params, vocabularies, batches, epochs, report, name = job
     averaging = _Averaging()
     with reproducibly(), seeded(compute.device, batches.seed):
         models = []
@@ -365,7 +363,7 @@ def train_jointly(
             callbacks=[
                 (
                     "epoch_report",
-                    _GroupReport(job.name, report, batches),
+                    _GroupReport(name, report, batches),
                 ),
                 ("gradient_norm_clipping", GradientNormClipping(MAX_GRADIENT_NORM)),
                 ("averaging", averaging),
@@ -375,5 +373,5 @@ def train_jointly(
         net.train_epochs(batches, epochs)
     weights = [running.weights() for running in averaging.running_]
     for weights_of_model in weights:
-        check_weights(weights_of_model, job.name)
+        check_weights(weights_of_model, name)
     return weights, net.history[:, "train_loss"]

@@ -30,21 +30,23 @@ class Estimates:
         def joined(arrays: list[NDArray]) -> torch.Tensor:
             return torch.from_numpy(np.concatenate(arrays)).to(device)
 
-        kept = [model.kept for model in models]
-        self._tokens = joined([rows.indices.astype(np.int64) for rows in kept])
-        self._kept = joined([rows.data for rows in kept])
-        self._lengths = joined([np.diff(rows.indptr).astype(np.int64) for rows in kept])
+        discounted = [model.discounted for model in models]
+        self._tokens = joined([rows.indices.astype(np.int64) for rows in discounted])
+        self._discounted = joined([rows.data for rows in discounted])
+        self._lengths = joined(
+            [np.diff(rows.indptr).astype(np.int64) for rows in discounted]
+        )
         self._begins = self._lengths.cumsum(0) - self._lengths
-        self._rest = joined([model.rest for model in models])
+        self._backoff_weight = joined([model.backoff_weight for model in models])
         # The nodes of all models have numbers one after the other, and the rows of
         # their tables lie so, each as long as its alphabet is large.
-        n_nodes = np.array([len(model.rest) for model in models])
+        n_nodes = np.array([len(model.backoff_weight) for model in models])
         first_node = np.cumsum(n_nodes) - n_nodes
         sizes = np.array([model.table.size for model in models])
         first_value = np.cumsum(sizes) - sizes
         n_outputs = np.array([model.table.shape[1] for model in models])
-        shorter = [model.shorter for model in models]
-        self._shorter = joined([*map(np.add, first_node, shorter)])
+        backoff = [model.backoff for model in models]
+        self._backoff = joined([*map(np.add, first_node, backoff)])
         self._begins_in_table = joined(
             [
                 begin + np.arange(n) * step
@@ -64,7 +66,7 @@ class Estimates:
         targets: torch.Tensor,
         nodes: torch.Tensor,
         beyond: torch.Tensor,
-        n_kept: Sequence[int],
+        n_discounted: Sequence[int],
     ) -> torch.Tensor:
         """Return how likely every token is in the places of targets.
 
@@ -77,25 +79,27 @@ class Estimates:
         beyond : tensor of the same shape, bool
             Where a longer history is known than that of the node. What it says only the
             target itself can tell, which counts half there.
-        n_kept : sequence of int
+        n_discounted : sequence of int
 
         Returns
         -------
         probabilities : tensor of the same shape and n_outputs, float32
         """
         of_target = beyond[..., None] / 2
-        probabilities = self.distributions(nodes, n_kept).mul_(1 - of_target)
+        probabilities = self.distributions(nodes, n_discounted).mul_(1 - of_target)
         return probabilities.scatter_add_(3, targets.clamp(min=0)[..., None], of_target)
 
-    def distributions(self, nodes: torch.Tensor, n_kept: Sequence[int]) -> torch.Tensor:
+    def distributions(
+        self, nodes: torch.Tensor, n_discounted: Sequence[int]
+    ) -> torch.Tensor:
         """Return how likely every token is after histories.
 
         Parameters
         ----------
         nodes : tensor of shape (n_models, n_windows, n_steps), int64
             From `KneserNey.nodes`, of the first models.
-        n_kept : sequence of int
-            From `KneserNey.n_kept`, the sums over the models.
+        n_discounted : sequence of int
+            From `KneserNey.n_discounted`, the sums over the models.
 
         Returns
         -------
@@ -108,7 +112,7 @@ class Estimates:
         n_outputs = len(self._outputs)
         probabilities = torch.zeros(len(node) * n_outputs, device=node.device)
         # To say how many there are spares waiting for the device to count them.
-        for n in n_kept:
+        for n in n_discounted:
             lengths = self._lengths[node]
             rows = row.repeat_interleave(lengths, output_size=n)
             skipped = self._begins[node] - (lengths.cumsum(0) - lengths)
@@ -117,10 +121,10 @@ class Estimates:
             probabilities.index_add_(
                 0,
                 rows * n_outputs + self._tokens[places],
-                share[rows] * self._kept[places],
+                share[rows] * self._discounted[places],
             )
-            share = share * self._rest[node]
-            node = self._shorter[node]
+            share = share * self._backoff_weight[node]
+            node = self._backoff[node]
         if len(self._first_node) == 1:
             rows = self._table[:-n_outputs].view(-1, n_outputs).index_select(0, node)
         else:

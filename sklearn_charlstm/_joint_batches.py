@@ -76,9 +76,8 @@ def class_similarity(texts: LabelledTexts) -> NDArray[np.float64]:
         The Bhattacharyya coefficients of their distributions, from 0 to 1.
     """
     n_classes = texts.class_index.max() + 1
-    ids, lengths = texts.encoded
+    ids, ends = texts.encoded.ids, texts.encoded.ends
     n_ids = int(ids.max()) + 1
-    ends = np.cumsum(lengths)
     counts = csr_array((n_classes, n_ids**2))
     for begin in range(0, len(ids) - 1, MAX_PAIRS):
         block = ids[begin : begin + MAX_PAIRS + 1].astype(np.int64)

@@ -7,19 +7,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Hashable, Sequence
 from numbers import Integral, Real
+from types import NoneType
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, DensityMixin, _fit_context
+from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_charlstm._analysis import Analyzer, analyze, analyze_weighted
 from sklearn_charlstm._archive import Node, damaged
-from sklearn_charlstm._base import TextInputMixin
+from sklearn_charlstm._base import TextInputMixin, fit_context
 from sklearn_charlstm._model_training import (
     MAX_SEED,
+    MAX_UPDATES,
     ModelTrainingMixin,
     resolve_hidden_size,
 )
@@ -75,8 +77,9 @@ class CharLSTMLanguageModel(
     num_layers : int, default=1
         LSTM layers.
     dropout : float, default=0.3
-        Share of units dropped at random in training, in [0, 1): others in every
-        window, the same at all its characters.
+        Share of units dropped at random in training, in [0, 1): before the output
+        others in every window, the same at all its characters; between layers others
+        at every character.
     batch_size : int, default=32
         Windows used for one update of the weights.
     lr : float, default=0.01
@@ -121,8 +124,9 @@ class CharLSTMLanguageModel(
         1 shows a progress line with the current bits per character.
     net_params : dict, default=None
         More settings of the :class:`skorch.NeuralNet`, such as ``optimizer`` or
-        ``callbacks``. Each call of `fit` starts the callbacks anew, also where
-        training goes on. The history has the loss of every epoch, not of every batch.
+        ``callbacks``. Copies of them are used: each call of `fit` starts the callbacks
+        anew, also where training goes on, and what they record is not in those that
+        were passed. The history has the loss of every epoch, not of every batch.
 
     Attributes
     ----------
@@ -256,7 +260,7 @@ class CharLSTMLanguageModel(
         self.verbose = verbose
         self.net_params = net_params
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,
         X: Collection[Any],
@@ -290,7 +294,7 @@ class CharLSTMLanguageModel(
         go_on = self.warm_start and hasattr(self, "weights_")
         return self._fit(X, sample_weight, go_on=go_on, one_pass=False)
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self,
         X: Collection[Any],
@@ -363,6 +367,7 @@ class CharLSTMLanguageModel(
             "alphabet": alphabets.number_of(self.vocabulary_),
             "hidden_size": self.hidden_size_,
             "seed": self._seed,
+            "n_updates": self._n_updates,
             "device": self.device_,
             "precision": self.precision_,
             "weights": self.weights_,
@@ -382,6 +387,10 @@ class CharLSTMLanguageModel(
         self._seed = node.value("seed", int)
         if not 0 <= self._seed < MAX_SEED:
             raise damaged(f"the seed is {self._seed}")
+        # The first files did not have it.
+        self._n_updates = node.value("n_updates", int, NoneType) or 0
+        if not 0 <= self._n_updates < MAX_UPDATES:
+            raise damaged(f"there were {self._n_updates} updates")
         self.device_ = node.value("device", str)
         self.precision_ = node.value("precision", str)
         weights = node.child("weights")
@@ -395,7 +404,7 @@ class CharLSTMLanguageModel(
         self.loss_curve_ = node.array("loss_curve", (None,), "F64")
         self.n_iter_ = len(self.loss_curve_)
         self.validation_loss_curve_ = None
-        if "validation_loss_curve" in node:
+        if node.has_array("validation_loss_curve"):
             self.validation_loss_curve_ = node.array(
                 "validation_loss_curve", (None,), "F64"
             )
@@ -427,7 +436,7 @@ class CharLSTMLanguageModel(
         """
         encoded = self._encoded(X)
         log_likelihood = self._token_log_likelihood(encoded)
-        return np.split(log_likelihood, np.cumsum(encoded.lengths)[:-1])
+        return np.split(log_likelihood, encoded.ends[:-1])
 
     def score_samples(self, X: Collection[Any]) -> NDArray[np.float64]:
         """Compute the log-likelihood of every text.

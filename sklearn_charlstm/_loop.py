@@ -114,12 +114,12 @@ class EpochReport(Callback):
     name : str
         What is trained, for messages.
     report : callable or None
-        Called with the number of the epoch, from 1, and its loss.
+        Called with the loss of each epoch.
     batches : iterable with the attributes `seed` and `epoch`
     """
 
     def __init__(
-        self, name: str, report: Callable[[int, float], None] | None, batches: Any
+        self, name: str, report: Callable[[float], None] | None, batches: Any
     ) -> None:
         self.name = name
         self.report = report
@@ -142,7 +142,7 @@ class EpochReport(Callback):
         check_finite(loss, self.name, epoch)
         net.history.record("train_loss", loss)
         if self.report is not None:
-            self.report(epoch, loss)
+            self.report(loss)
 
 
 @contextmanager

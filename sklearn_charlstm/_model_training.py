@@ -30,7 +30,13 @@ from sklearn_charlstm._training import (
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 from sklearn_charlstm._windows import WindowBatches
 
-__all__ = ["MAX_SEED", "MAX_SMOOTHED", "ModelTrainingMixin", "resolve_hidden_size"]
+__all__ = [
+    "MAX_SEED",
+    "MAX_SMOOTHED",
+    "MAX_UPDATES",
+    "ModelTrainingMixin",
+    "resolve_hidden_size",
+]
 
 # What a model cannot change between two calls if training is to go on.
 _FIXED_AT_START = (
@@ -48,6 +54,9 @@ _FIXED_AT_START = (
 MAX_SMOOTHED = 500_000
 
 MAX_SEED = np.iinfo(np.int32).max
+
+# Updates that a float64 can count.
+MAX_UPDATES = 2**53
 
 # From so many characters wider networks learn more, from fewer hardly any more.
 WIDE_FROM = 50_000
@@ -95,6 +104,7 @@ class ModelTrainingMixin:
     device_: str
     precision_: str
     _training_state: TrainingState | None
+    _n_updates: int
     _validation_fingerprint: str | None
     validation_loss_curve_: NDArray[np.float64] | None
 
@@ -127,6 +137,7 @@ class ModelTrainingMixin:
             "output": self.output,
         }
         self._training_state = None
+        self._n_updates = 0
         self._validation_fingerprint = None
 
     def _with_weights(self, weights: Weights) -> Self:
@@ -166,7 +177,7 @@ class ModelTrainingMixin:
         epochs: int,
         one_pass: bool,
         name: str = "the language model",
-        report: Callable[[int, float], None] | None,
+        report: Callable[[float], None] | None,
     ) -> Self:
         """Train for some more epochs, or once over what may be the first of many."""
         compute = resolve_compute(self.device, self.precision)
@@ -214,7 +225,7 @@ class ModelTrainingMixin:
         sample_weight: NDArray[Any],
         epochs: int,
         name: str,
-        report: Callable[[int, float], None] | None,
+        report: Callable[[float], None] | None,
         *,
         one_pass: bool = False,
     ) -> TrainingJob:
@@ -230,8 +241,11 @@ class ModelTrainingMixin:
             # The texts of one call may be too few to count anything.
             smoothing=not one_pass and len(encoded.ids) <= MAX_SMOOTHED,
         )
-        # Without the state of the optimizer, go on from the weights alone.
-        state = self._training_state or TrainingState(self.weights_, self.weights_)
+        # Without the state of the optimizer, go on from the averaged weights: they stay
+        # the average of many updates.
+        state = self._training_state or TrainingState(
+            self.weights_, self.weights_, self._n_updates
+        )
         return TrainingJob(state, batches, self._module_params, epochs, name, report)
 
     def _trained(
@@ -248,6 +262,7 @@ class ModelTrainingMixin:
             self.validation_loss_curve_ = None
         if result is not None:
             self._training_state, loss_curve = result
+            self._n_updates = self._training_state.n_updates
             self.loss_curve_ = np.append(self.loss_curve_, loss_curve)
             self.n_iter_ = len(self.loss_curve_)
             self.weights_ = self._training_state.average

@@ -133,26 +133,14 @@ def _mean(log_probabilities: torch.Tensor) -> torch.Tensor:
     return torch.logsumexp(log_probabilities, dim=0) - math.log(len(log_probabilities))
 
 
-class _WindowDropout(nn.Module):
-    """Drop the same units at all steps of a window [1]_.
+class _Network(nn.Module):
+    """Embedding, LSTM, linear output; parameters as of `CharLSTM`.
+
+    Before the output the same units are dropped at all steps of a window [1]_.
 
     .. [1] Y. Gal and Z. Ghahramani, "A theoretically grounded application of dropout
        in recurrent neural networks", NIPS 2016.
     """
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        if not (self.training and self.p):
-            return hidden
-        mask = hidden.new_empty(len(hidden), 1, hidden.shape[2])
-        return hidden * mask.bernoulli_(1 - self.p).div_(1 - self.p)
-
-
-class _Network(nn.Module):
-    """Embedding, LSTM, linear output; parameters as of `CharLSTM`."""
 
     def __init__(
         self,
@@ -178,7 +166,7 @@ class _Network(nn.Module):
             # torch warns of dropout between the layers where there is only one.
             dropout=dropout if num_layers > 1 else 0.0,
         )
-        self.dropout = _WindowDropout(dropout)
+        self.dropout = nn.Dropout1d(dropout)
         self.linear = nn.Linear(hidden_size, n_outputs)
 
     def forward(
@@ -194,7 +182,7 @@ class _Network(nn.Module):
 
     def predict(self, hidden: torch.Tensor) -> torch.Tensor:
         """Compute the logits from the hidden states."""
-        return self.linear(self.dropout(hidden))
+        return self.linear(self.dropout(hidden.mT).mT)
 
 
 class CharLSTM(nn.Module):

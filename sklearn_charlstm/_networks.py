@@ -19,6 +19,7 @@ from sklearn_charlstm._module import (
     Weights,
     at_least_float32,
     network_log_probabilities,
+    split_networks,
 )
 from sklearn_charlstm._prefixes import Level, distinct_numbers
 from sklearn_charlstm._vocabulary import Vocabulary
@@ -57,10 +58,9 @@ class Model(NamedTuple):
 
     def first_network(self) -> "Model":
         """Return the model of its first network alone."""
-        prefix = "networks.0."
-        weights = {k: v for k, v in self.weights.items() if k.startswith(prefix)}
         params = {**self.module_params, "n_networks": 1}
-        return self._replace(weights=weights, module_params=params)
+        first, *_ = split_networks(self.weights)
+        return self._replace(weights=first, module_params=params)
 
 
 class Levels(NamedTuple):

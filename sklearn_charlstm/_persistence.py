@@ -9,6 +9,7 @@ import json
 import math
 import warnings
 from collections.abc import Hashable, Sequence
+from functools import partial
 from importlib.metadata import version
 from types import NoneType
 from typing import Any, ClassVar, Self
@@ -79,12 +80,14 @@ class PersistenceMixin:
             If the estimator is not fitted.
         ValueError
             If a parameter, a label or a token of a callable `analyzer` is an object
-            that is not data, such as a RandomState or `net_params`, or if a parameter
-            of the networks has been changed since they were made.
+            that is not data, such as a RandomState or `net_params`, if a parameter is
+            out of range, or if one of the networks has been changed since they were
+            made.
         OSError
             If the file cannot be written.
         """
         check_is_fitted(self)
+        self._validate_params()  # type: ignore[attr-defined]
         self._check_same_networks()
         alphabets = Alphabets()
         fitted = self._content(alphabets)
@@ -232,7 +235,13 @@ def _params(node: Node, cls: type, analyzer: Analyzer | None) -> dict[str, Any]:
 
 
 def _name(analyzer: Any) -> str:
-    return getattr(analyzer, "__qualname__", "")
+    if isinstance(analyzer, partial):
+        named = (f"{name}={value!r}" for name, value in analyzer.keywords.items())
+        values = ", ".join([*map(repr, analyzer.args), *named])
+        return f"{_name(analyzer.func)}({values})"
+    # An object that can be called has the name of its class.
+    name: str = getattr(analyzer, "__qualname__", type(analyzer).__qualname__)
+    return name
 
 
 def _from_json(value: Any) -> Hashable:
@@ -289,7 +298,7 @@ def labels_content(classes: NDArray[Any]) -> Any:
 
 def labels_of(node: Node, name: str) -> NDArray[Any]:
     """Return labels from a file: sorted, and each once."""
-    if name in node:
+    if node.has_array(name):
         labels = node.array(name, (None,), *NUMBERS)
     else:
         record = node.child(name)

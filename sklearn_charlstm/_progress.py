@@ -29,7 +29,7 @@ class _Report:
     name: str
     unit: str
 
-    def __call__(self, epoch: int, loss: float) -> None:
+    def __call__(self, loss: float) -> None:
         bits = loss / math.log(2)
         # Not created here: on another machine there is no such file and no line.
         with suppress(FileNotFoundError):
@@ -72,7 +72,7 @@ def progress_line(
     Yields
     ------
     reports : list of callables, or of None where nothing is drawn
-        One for each model, to be called as ``report(epoch, loss)``, from this
+        One for each model, to be called as ``report(loss)``, from this
         process or another.
     """
     if not (verbose and n_steps):

@@ -95,7 +95,7 @@ def in_threads(n_jobs: int | None, n_models: int, n_tokens: int) -> Iterator[Map
 def n_gpus_that_read(
     compute: Compute, n_jobs: int | None, encoded: EncodedTexts
 ) -> int:
-    """Return how many GPUs share texts: one of none too.
+    """Return among how many GPUs texts are shared out: 1 if they are not, or none is.
 
     Parameters
     ----------
@@ -151,11 +151,12 @@ def read_in_parts(
     ------
     texts : slice
         Which ones are read together.
-    blocks : iterator
-        Of some steps; of an array of shape (n_steps, n_texts): whether the texts that
-        have not ended before have so many tokens; and of the log-likelihood of these
-        tokens under the models that read side by side, tensors of shape (n_models,
-        n_tokens).
+    blocks : iterator of tuples (steps, inside, log_likelihood)
+        steps : ndarray of shape (n_steps,), the positions in their texts of the tokens
+        that are read; inside : ndarray of shape (n_steps, n_texts), whether a text, of
+        those that have not ended before, is so long; log_likelihood : iterable of
+        tensors of shape (n_models, n_tokens), one for each group of models that read
+        side by side, of these tokens.
     """
     # Tokens by their number among those of the texts, found as they are read: texts
     # are long, an id takes a byte or two. In blocks, because indices take eight.
@@ -168,8 +169,7 @@ def read_in_parts(
     def token_at(places: _Ints) -> _Ints:
         return number[encoded.ids[places]]
 
-    lengths = encoded.lengths
-    starts = np.cumsum(lengths) - lengths
+    lengths, starts = encoded.lengths, encoded.starts
     n_logits = max(
         model.module_params["n_networks"] * model.vocabulary.n_outputs
         for model in models
@@ -180,7 +180,6 @@ def read_in_parts(
     params = models[0].module_params
     n_values = params["n_networks"] * params["hidden_size"]
     max_texts = max(MIN_TEXTS, VALUES_IN_CACHE // n_values) if on_cpu else TEXTS_ON_GPU
-    max_texts = min(max_texts, max_tokens)
     groups = [
         Networks(models[group], vocabulary, tokens, compute)
         for group in side_by_side(models, len(encoded.ids), compute)

@@ -60,7 +60,7 @@ def _evidence_of_folds(
     classes: NDArray[Any],
     parts: Sequence[Fold],
     epochs: int,
-    report: Callable[[int, float], None] | None,
+    report: Callable[[float], None] | None,
 ) -> list[Evidence]:
     """Train classifiers side by side, each without a part of the text, and score it."""
     first = classifiers[0]
@@ -97,7 +97,7 @@ def _evidence_of_folds(
             whole=clf.boundaries,
         )
         if report is not None:
-            report(1, EvidenceWeight().cross_entropy(of_part))
+            report(EvidenceWeight().cross_entropy(of_part))
         evidence.append(of_part)
     return evidence
 
@@ -193,8 +193,8 @@ class RefinementMixin(ClassModelsMixin):
 
     def _n_side_by_side(self, texts: LabelledSequences) -> int:
         """Return how many classifiers are trained at a time to keep a GPU busy."""
-        n_tokens = np.bincount(texts.class_index, weights=[*map(len, texts.sequences)])
-        if self.net_params is not None or n_tokens.max() > MAX_SMOOTHED:
+        n_tokens = texts.n_tokens_of_classes().max()
+        if self.net_params is not None or n_tokens > MAX_SMOOTHED:
             # Their models are not trained in one step.
             return 1
         return max(1, MAX_SIDE_BY_SIDE // len(self.classes_))
@@ -234,7 +234,7 @@ class RefinementMixin(ClassModelsMixin):
         self,
         texts: LabelledSequences,
         epochs: int,
-        reports: Sequence[Callable[[int, float], None] | None],
+        reports: Sequence[Callable[[float], None] | None],
     ) -> list[JointJob]:
         """Return what the joint training of the networks has to do."""
         models = self.language_models_

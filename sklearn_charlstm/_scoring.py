@@ -48,7 +48,7 @@ def token_log_likelihood(
     """
     rows, number = distinct_texts(encoded)
     distinct = encoded.take(rows)
-    starts = np.cumsum(distinct.lengths) - distinct.lengths
+    starts = distinct.starts
     log_likelihood = np.empty(len(distinct.ids))
     with reproducibly():
         parts = read_in_parts([model], distinct, model.vocabulary, compute, map)
@@ -91,7 +91,7 @@ def text_log_likelihood(
     if n_gpus > 1:
         # Neighbours begin alike.
         n_before = np.linspace(0, len(distinct.ids), n_gpus + 1)[1:-1]
-        ends = np.searchsorted(np.cumsum(distinct.lengths), n_before)
+        ends = np.searchsorted(distinct.ends, n_before)
         parts = np.split(np.arange(len(rows)), ends)
 
         def read_on(gpu: int) -> _Scores:

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import _fit_context, clone, is_classifier
+from sklearn.base import clone, is_classifier
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.model_selection._validation import (
     _fit_and_score,
@@ -23,7 +23,7 @@ from sklearn.utils import indexable
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_method_params
 
-from sklearn_charlstm._base import DocumentationLinkMixin
+from sklearn_charlstm._base import DocumentationLinkMixin, fit_context
 
 __all__ = ["WarmStartGridSearchCV"]
 
@@ -176,7 +176,7 @@ class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
         )
         self.warm_start_param = warm_start_param
 
-    @_fit_context(prefer_skip_nested_validation=False)
+    @fit_context(prefer_skip_nested_validation=False)
     def fit(
         self, X: Collection[Any], y: ArrayLike | None = None, **params: Any
     ) -> Self:

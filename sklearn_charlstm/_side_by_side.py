@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sklearn_charlstm._device import on_device
 
-__all__ = ["by_length", "dropout_masks", "steps_of"]
+__all__ = ["dropout_masks", "most_batches_first", "steps_of"]
 
 # Targets that are made, and put on the device, together.
 MAX_TARGETS = 2**22
@@ -24,7 +24,7 @@ MIN_SETS = 16
 _Batch = tuple[Sequence[NDArray[Any]], Any]
 
 
-def by_length(n_batches: Sequence[int]) -> list[int]:
+def most_batches_first(n_batches: Sequence[int]) -> list[int]:
     """Return an order in which those that still have batches are the first ones."""
     return sorted(range(len(n_batches)), key=lambda k: -n_batches[k])
 
@@ -44,7 +44,7 @@ def steps_of(
     Parameters
     ----------
     ways : sequence of n_sets iterators of tuple of arrays and anything
-        The batches of each set, in the order of `by_length`: arrays of shape
+        The batches of each set, in the order of `most_batches_first`: arrays of shape
         (n_windows, n_steps) or (n_windows,). The first one has both.
     n_batches : sequence of int
         How many each has.

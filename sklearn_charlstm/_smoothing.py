@@ -54,11 +54,13 @@ class _Table(NamedTuple):
         )
 
     def discounted(self) -> tuple[csr_array, _Floats]:
-        """Return what is kept of each probability and, of each history, what is not."""
+        """Return the discounted probabilities, and the back-off weights."""
         totals = np.repeat(self.sums.sum(axis=1), np.diff(self.sums.indptr))
-        kept = self.sums.copy()
-        kept.data *= (1 - _discounts(self.counts.data) / self.counts.data) / totals
-        return kept, 1 - kept.sum(axis=1)
+        discounted = self.sums.copy()
+        discounted.data *= (
+            1 - _discounts(self.counts.data) / self.counts.data
+        ) / totals
+        return discounted, 1 - discounted.sum(axis=1)
 
 
 def _discounts(counts: _Floats) -> _Floats:
@@ -92,12 +94,13 @@ class KneserNey:
     ----------
     table : ndarray of shape (n_short, n_outputs), float32
         The distributions after the first nodes, which are the shortest histories.
-    kept : csr_array of shape (n_nodes, n_outputs), float32
+    discounted : csr_array of shape (n_nodes, n_outputs), float32
         For the others what the discounts leave of the probability of each token. To it
-        comes `rest` times its probability at the node `shorter`. Nothing is kept at the
-        nodes of the table: `rest` is one there, and each is its own `shorter`.
-    rest : ndarray of shape (n_nodes,), float32
-    shorter : ndarray of shape (n_nodes,), int64
+        comes `backoff_weight` times its probability at the node `backoff`. There is
+        none at the nodes of the table: `backoff_weight` is one there, and each is its
+        own `backoff`.
+    backoff_weight : ndarray of shape (n_nodes,), float32
+    backoff : ndarray of shape (n_nodes,), int64
 
     References
     ----------
@@ -121,9 +124,9 @@ class KneserNey:
         # Node 0 stands for what is before all counts, where every token is as likely.
         sizes = vocabulary.output_sizes
         base = (sizes / sizes.sum()).astype(np.float32)
-        kept = [csr_array((1, vocabulary.n_outputs))]
-        rest: list[_Floats] = [np.ones(1)]
-        shorter_nodes = [np.zeros(1, dtype=np.int64)]
+        discounted = [csr_array((1, vocabulary.n_outputs))]
+        backoff_weight: list[_Floats] = [np.ones(1)]
+        backoff = [np.zeros(1, dtype=np.int64)]
         # Where the nodes of the histories of each length end.
         ends = [1]
         below = np.zeros(1, dtype=np.int64)
@@ -138,15 +141,15 @@ class KneserNey:
                 longer = tables[length + 1]
                 used_as.append(longer.continuations(shorter[length + 1], n_histories))
             for used in used_as:
-                kept_here, rest_here = used.discounted()
-                kept.append(kept_here)
-                rest.append(rest_here)
-                shorter_nodes.append(below[shorter[length]])
+                probabilities, weights_of_nodes = used.discounted()
+                discounted.append(probabilities)
+                backoff_weight.append(weights_of_nodes)
+                backoff.append(below[shorter[length]])
             ends.append(ends[-1] + n_histories * len(used_as))
             below = ends[-1] - n_histories + np.arange(n_histories)
-        self.kept = vstack(kept, format="csr", dtype=np.float32)
-        self.rest = np.concatenate(rest).astype(np.float32)
-        self.shorter = np.concatenate(shorter_nodes)
+        self.discounted = vstack(discounted, format="csr", dtype=np.float32)
+        self.backoff_weight = np.concatenate(backoff_weight).astype(np.float32)
+        self.backoff = np.concatenate(backoff)
         # The distributions after short histories are looked up, and the way to them
         # ends there.
         fits = [end * vocabulary.n_outputs <= MAX_TABLE for end in ends]
@@ -154,10 +157,10 @@ class KneserNey:
         self._n_levels = fits.count(False)
         self.table = self._distributions(n_in_table, base)
         none = csr_array((n_in_table, vocabulary.n_outputs), dtype=np.float32)
-        self.kept = vstack([none, self.kept[n_in_table:]], format="csr")
-        self._n_kept = np.diff(self.kept.indptr)
-        self.rest[:n_in_table] = 1
-        self.shorter[:n_in_table] = np.arange(n_in_table)
+        self.discounted = vstack([none, self.discounted[n_in_table:]], format="csr")
+        self._n_discounted = np.diff(self.discounted.indptr)
+        self.backoff_weight[:n_in_table] = 1
+        self.backoff[:n_in_table] = np.arange(n_in_table)
 
     def _distributions(self, n_nodes: int, base: NDArray[np.float32]) -> _Floats:
         """Compute those after the first nodes."""
@@ -168,13 +171,13 @@ class KneserNey:
         for step in range(ORDER):
             nodes[:, step] = node
             shares[:, step] = share
-            share = share * self.rest[node]
-            node = self.shorter[node]
+            share = share * self.backoff_weight[node]
+            node = self.backoff[node]
         mixture = csr_array(
             (shares.ravel(), nodes.ravel(), np.arange(0, nodes.size + 1, ORDER)),
-            shape=(n_nodes, self.kept.shape[0]),
+            shape=(n_nodes, self.discounted.shape[0]),
         )
-        return (mixture @ self.kept).toarray() + share[:, None] * base
+        return (mixture @ self.discounted).toarray() + share[:, None] * base
 
     def nodes(
         self, places: NDArray[np.integer], n_before: NDArray[np.integer]
@@ -195,15 +198,15 @@ class KneserNey:
         """
         return self._nodes[np.minimum(n_before, ORDER - 1), places]
 
-    def n_kept(self, nodes: NDArray[np.integer]) -> list[int]:
-        """Count the probabilities that are kept at nodes, and after each step back.
+    def n_discounted(self, nodes: NDArray[np.integer]) -> list[int]:
+        """Count the discounted probabilities at nodes, and after each step back.
 
         As many steps as lead from the longest histories to the table.
         """
         numbers = []
         for _ in range(self._n_levels):
-            numbers.append(int(self._n_kept[nodes].sum()))
-            nodes = self.shorter[nodes]
+            numbers.append(int(self._n_discounted[nodes].sum()))
+            nodes = self.backoff[nodes]
         return numbers
 
 
@@ -221,8 +224,7 @@ def _histories(
     """
     ids = encoded.ids.astype(np.int64)
     n_tokens = len(ids)
-    starts = np.cumsum(encoded.lengths) - encoded.lengths
-    place = np.arange(n_tokens) - np.repeat(starts, encoded.lengths)
+    place = np.arange(n_tokens) - np.repeat(encoded.starts, encoded.lengths)
     histories = [np.zeros(n_tokens, dtype=np.int64)]
     shorter = [np.zeros(1, dtype=np.int64)]
     for length in range(1, ORDER):

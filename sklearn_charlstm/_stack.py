@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 
 from sklearn_charlstm._loop import MAX_GRADIENT_NORM, average_share
 from sklearn_charlstm._lstm import hidden_states
@@ -81,10 +82,8 @@ def unstacked(arrays: Weights, like: Sequence[Weights]) -> list[Weights]:
 
 def _padded(arrays: Sequence[np.ndarray]) -> NDArray[np.float32]:
     """Put arrays of other lengths into one, with zeros at their ends."""
-    longest = max(map(len, arrays))
-    padded = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), dtype=np.float32)
-    for row, array in zip(padded, arrays, strict=True):
-        row[: len(array)] = array
+    tensors = [*map(torch.tensor, arrays)]
+    padded: NDArray[np.float32] = pad_sequence(tensors, batch_first=True).numpy()
     return padded
 
 

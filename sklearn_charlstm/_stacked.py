@@ -15,7 +15,7 @@ from sklearn_charlstm._estimates import Estimates
 from sklearn_charlstm._loop import check_finite, check_weights
 from sklearn_charlstm._module import Weights, ensemble_log_likelihoods
 from sklearn_charlstm._replay import Replayed
-from sklearn_charlstm._side_by_side import by_length, dropout_masks, steps_of
+from sklearn_charlstm._side_by_side import dropout_masks, most_batches_first, steps_of
 from sklearn_charlstm._stack import (
     Stack,
     StackState,
@@ -109,7 +109,7 @@ def train_stacked(
     results : list of tuples
         State and loss curve of each model, as of `train`.
     """
-    order = by_length([len(job.batches) for job in jobs])
+    order = most_batches_first([len(job.batches) for job in jobs])
     at_once = n_at_once(
         max(math.ceil(len(job.batches.ids) / len(job.batches)) for job in jobs),
         jobs[0].module_params["n_networks"],
@@ -152,7 +152,7 @@ def _train(
         weights: torch.Tensor,
         scale: torch.Tensor,
         is_there: torch.Tensor,
-        wanted: torch.Tensor,
+        soft_targets: torch.Tensor,
         *masks: torch.Tensor,
     ) -> None:
         n_models = len(inputs)
@@ -163,7 +163,7 @@ def _train(
             )
         loss, of_models = _losses(
             logits.unflatten(0, (n_models, n_networks)),
-            wanted,
+            soft_targets,
             targets,
             weights,
             scale,
@@ -195,14 +195,14 @@ def _train(
                 generators,
                 device,
             )
-            n_kept = [n_kept_of_job for _, (_, n_kept_of_job) in batches]
-            wanted = estimates(
+            n_discounted = [n_kept_of_job for _, (_, n_kept_of_job) in batches]
+            soft_targets = estimates(
                 targets,
                 nodes,
                 beyond,
-                [sum(level) for level in zip_longest(*n_kept, fillvalue=0)],
+                [sum(level) for level in zip_longest(*n_discounted, fillvalue=0)],
             )
-            replayed(inputs, targets, weights, scale, is_there, wanted, *masks)
+            replayed(inputs, targets, weights, scale, is_there, soft_targets, *masks)
             n_targets[: len(batches)] += [n for _, (n, _) in batches]
         # Here, once in an epoch, the device is waited for.
         losses = (sums.cpu().numpy() / n_targets).tolist()
@@ -210,7 +210,7 @@ def _train(
             check_finite(loss_of_job, job.name, job.batches.epoch)
             loss_curve.append(loss_of_job)
             if job.report is not None:
-                job.report(job.batches.epoch, loss_of_job)
+                job.report(loss_of_job)
     states = _training_states(stack.state(), jobs)
     for state, job in zip(states, jobs, strict=True):
         check_weights(state.weights, job.name)
@@ -219,16 +219,16 @@ def _train(
 
 def _with_counts(batches: WindowBatches) -> Iterator[Any]:
     """Yield the arrays of each batch, its targets and the numbers of what is kept."""
-    for inputs, (targets, weights, nodes, beyond, n_kept) in batches:
+    for inputs, (targets, weights, nodes, beyond, n_discounted) in batches:
         n_targets = np.count_nonzero(targets != IGNORE)
         scale = weights / max(1, n_targets)
         arrays = inputs, targets, weights, scale, nodes, beyond
-        yield arrays, (n_targets, n_kept)
+        yield arrays, (n_targets, n_discounted)
 
 
 def _losses(
     logits: torch.Tensor,
-    wanted: torch.Tensor,
+    soft_targets: torch.Tensor,
     targets: torch.Tensor,
     weights: torch.Tensor,
     scale: torch.Tensor,
@@ -244,8 +244,8 @@ def _losses(
     of_models : tensor of shape (n_models,)
         Negative log-likelihood in nats, summed over the targets.
     """
-    wanted = wanted[:, None].expand(logits.shape)
-    losses, log_p = CRITERIA[output]()(logits.flatten(0, 3), wanted.flatten(0, 3))
+    soft_targets = soft_targets[:, None].expand(logits.shape)
+    losses, log_p = CRITERIA[output]()(logits.flatten(0, 3), soft_targets.flatten(0, 3))
     # Each network by itself, as in `train`.
     losses = losses.view(logits.shape[:-1]).mean(dim=1)
     is_target = targets != IGNORE

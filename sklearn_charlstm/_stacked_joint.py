@@ -20,11 +20,10 @@ from sklearn_charlstm._joint_batches import MAX_GROUP, GroupBatches
 from sklearn_charlstm._loop import check_finite, check_weights
 from sklearn_charlstm._module import (
     Weights,
-    ensemble_log_likelihoods,
     network_log_probabilities,
 )
 from sklearn_charlstm._replay import Replayed
-from sklearn_charlstm._side_by_side import by_length, dropout_masks, steps_of
+from sklearn_charlstm._side_by_side import dropout_masks, most_batches_first, steps_of
 from sklearn_charlstm._stack import (
     NEVER,
     Stack,
@@ -59,18 +58,18 @@ def train_jointly_stacked(
     results : list of tuples
         Weights and loss curve of each job, as of `train_jointly`.
     """
-    training = _Training(jobs, LEARNING_RATE_SHARE * lr, weight_decay, compute)
-    # Not a part of the training: in a circle its memory would not be given back.
-    step = Replayed(training.step_of_all)
     loss_curves: list[list[float]] = [[] for _ in jobs]
     with reproducibly():
+        training = _Training(jobs, LEARNING_RATE_SHARE * lr, weight_decay, compute)
+        # Not a part of the training: in a circle its memory would not be given back.
+        step = Replayed(training.step_of_all)
         for _ in range(jobs[0].epochs):
             losses = training.epoch(step)
             for job, loss_curve, loss in zip(jobs, loss_curves, losses, strict=True):
                 check_finite(loss, job.name, job.batches.epoch)
                 loss_curve.append(loss)
                 if job.report is not None:
-                    job.report(job.batches.epoch, loss)
+                    job.report(loss)
     weights_of_jobs = training.weights()
     for weights, job in zip(weights_of_jobs, jobs, strict=True):
         for weights_of_model in weights:
@@ -123,7 +122,9 @@ class _Training:
             for number, job in enumerate(self._jobs)
             for group in job.batches.of_groups()
         ]
-        groups = [groups[k] for k in by_length([len(group) for _, group in groups])]
+        groups = [
+            groups[k] for k in most_batches_first([len(group) for _, group in groups])
+        ]
         for begin in range(0, len(groups), self._at_once):
             part = groups[begin : begin + self._at_once]
             numbers = np.array([number for number, _ in part])
@@ -216,10 +217,8 @@ class _Training:
             logits = self._now.logits(
                 parameters, own_inputs.view(-1, *inputs.shape[1:]), *masks
             )
-        log_p = network_log_probabilities(
-            logits.flatten(1, 2)[None], self._params["output"]
-        )
-        scores = ensemble_log_likelihoods(log_p, target_of.gather(1, ids))
+        log_p = network_log_probabilities(logits.flatten(1, 2), self._params["output"])
+        scores = log_p.gather(2, target_of.gather(1, ids)[..., None]).squeeze(2)
         scores = (scores - log_size_of.gather(1, ids)).view(
             len(inputs), self._size, *inputs.shape[1:]
         )

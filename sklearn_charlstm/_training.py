@@ -105,8 +105,7 @@ class TrainingJob(NamedTuple):
     name : str
         What is trained, for messages.
     report : callable or None
-        Called after each epoch with its number, from 1, and the negative
-        log-likelihood per target in nats.
+        Called after each epoch with the negative log-likelihood per target in nats.
     """
 
     state: TrainingState
@@ -114,7 +113,7 @@ class TrainingJob(NamedTuple):
     module_params: dict[str, Any]
     epochs: int
     name: str
-    report: Callable[[int, float], None] | None = None
+    report: Callable[[float], None] | None = None
 
 
 @dataclass
@@ -260,12 +259,14 @@ class _LanguageModelNet(BatchesNet):
     ) -> torch.Tensor:
         logits, _ = y_pred
         targets, weights, *histories = y_true
-        wanted = targets
+        expected = targets
         if self.estimates is not None:
-            nodes, beyond, n_kept = histories
-            [wanted] = self.estimates(targets[None], nodes[None], beyond[None], n_kept)
+            nodes, beyond, n_discounted = histories
+            [expected] = self.estimates(
+                targets[None], nodes[None], beyond[None], n_discounted
+            )
         # Each network by itself: they differ in their initial weights and in dropout.
-        expanded = wanted.expand(len(logits), *wanted.shape)
+        expanded = expected.expand(len(logits), *expected.shape)
         losses, log_p = self.criterion_(logits.flatten(0, 2), expanded.flatten(0, 2))
         is_target = targets != IGNORE
         log_likelihood = ensemble_log_likelihoods(
@@ -368,8 +369,13 @@ def train(
        optimization: convergence results and optimal averaging schemes", ICML 2013.
     """
     state, batches, module_params, epochs, name, report = job
-    # A copy: skorch empties lists of callbacks in place.
-    net_params = copy.deepcopy(net_params or {})
+    try:
+        # skorch empties lists of callbacks in place.
+        net_params = copy.deepcopy(net_params or {})
+    except TypeError as error:
+        raise ValueError(
+            f"`net_params` cannot be used: a copy of it is needed, and {error}."
+        ) from error
     _check_net_params(net_params)
     averaging = _Averaging(state)
     callbacks = [
@@ -382,9 +388,6 @@ def train(
     callbacks += net_params.pop("callbacks", [])
     if early_stopping is not None:
         callbacks.append(("stop_early", _StopEarly(early_stopping)))
-    estimates = None
-    if batches.estimates is not None:
-        estimates = Estimates([batches.estimates], compute.device)
     settings = {
         "criterion": CRITERIA[module_params["output"]],
         "optimizer": AdamW,
@@ -393,14 +396,18 @@ def train(
         **({} if "optimizer" in net_params else {"optimizer__fused": True}),
         "lr": lr,
         "compute": compute,
-        "estimates": estimates,
         "callbacks": callbacks,
     }
     module_settings = {f"module__{key}": value for key, value in module_params.items()}
     with reproducibly(), seeded(compute.device, batches.seed):
+        estimates = None
+        if batches.estimates is not None:
+            estimates = Estimates([batches.estimates], compute.device)
         try:
             net = _LanguageModelNet(
-                CharLSTM, **(settings | module_settings | net_params)
+                CharLSTM,
+                estimates=estimates,
+                **(settings | module_settings | net_params),
             )
             net.initialize()
         except (TypeError, ValueError) as error:
@@ -410,9 +417,11 @@ def train(
         if state.optimizer is not None and state.optimizer[0] == _name(optimizer):
             # What it was doing, with the settings of now. A copy: the optimizer works
             # in place on what it is given.
-            settings = optimizer.state_dict()["param_groups"]
+            param_groups = optimizer.state_dict()["param_groups"]
             by_parameter = copy.deepcopy(state.optimizer[1])
-            optimizer.load_state_dict({"state": by_parameter, "param_groups": settings})
+            optimizer.load_state_dict(
+                {"state": by_parameter, "param_groups": param_groups}
+            )
         net.train_epochs(batches, epochs)
     state = TrainingState(
         weights=net.module_.numpy_weights(),

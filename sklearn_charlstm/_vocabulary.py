@@ -42,6 +42,16 @@ class EncodedTexts(NamedTuple):
     ids: NDArray[Any]
     lengths: NDArray[np.int64]
 
+    @property
+    def ends(self) -> NDArray[np.int64]:
+        """Where each text ends in `ids`, and the next one starts."""
+        return np.cumsum(self.lengths)
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """Where each text starts in `ids`."""
+        return self.ends - self.lengths
+
     def take(self, rows: NDArray[np.integer]) -> Self:
         """Select texts.
 
@@ -71,9 +81,11 @@ class EncodedTexts(NamedTuple):
         data : list of n_rows bytes
         """
         data = self.ids.tobytes()
-        ends = np.cumsum(self.lengths)[rows] * self.ids.itemsize
-        starts = ends - self.lengths[rows] * self.ids.itemsize
-        spans = zip(starts.tolist(), ends.tolist(), strict=True)
+        of_rows = (
+            (places[rows] * self.ids.itemsize).tolist()
+            for places in (self.starts, self.ends)
+        )
+        spans = zip(*of_rows, strict=True)
         return [data[start:end] for start, end in spans]
 
     def where(self, is_taken: NDArray[np.bool_]) -> Self:
@@ -104,7 +116,7 @@ class EncodedTexts(NamedTuple):
         counts : ndarray of shape (n_texts,)
         """
         places = np.flatnonzero(self.ids == token)
-        text = np.searchsorted(np.cumsum(self.lengths), places, side="right")
+        text = np.searchsorted(self.ends, places, side="right")
         return np.bincount(text, minlength=len(self.lengths))
 
 
@@ -155,9 +167,10 @@ class Vocabulary(dict[Hashable, int]):
             raise ValueError("All texts are empty; pass at least one character.")
         super().__init__((token, id_) for id_, token in enumerate(tokens))
         self.analyzer = analyzer
-        self.boundaries = boundaries
+        # A grid over an array has numpy's.
+        self.boundaries = bool(boundaries)
         self.common = common
-        self.n_foreign = 0 if common is None else len(common.keys() - tokens.keys())
+        self.n_foreign = 0 if common is None else len(common) - len(tokens)
         # Where there are none it is no id.
         self.foreign = len(tokens) if self.n_foreign else -1
         n_ids = len(tokens) + bool(self.n_foreign)

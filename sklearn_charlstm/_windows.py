@@ -69,7 +69,8 @@ class WindowBatches:
         target is one in each epoch. With `smoothing` there are three more parts, of
         which `Estimates` computes how likely each token is there: the histories that
         the window shows of the targets, int64, where it shows more than the estimates
-        use, bool, both of the shape of `inputs`, and the list of `KneserNey.n_kept`.
+        use, bool, both of the shape of `inputs`, and the list of
+        `KneserNey.n_discounted`.
     """
 
     def __init__(
@@ -115,10 +116,10 @@ class WindowBatches:
                 arrays.append(self.estimates.nodes(places, n_before))
                 arrays.append(n_before >= ORDER)
             for batch, *y in _cut(arrays, sizes):
-                n_kept = []
+                n_discounted = []
                 if self.estimates is not None:
-                    n_kept.append(self.estimates.n_kept(y[2]))
-                yield batch, (*y, *n_kept)
+                    n_discounted.append(self.estimates.n_discounted(y[2]))
+                yield batch, (*y, *n_discounted)
 
     def with_texts(self) -> Iterator[tuple[NDArray[np.int64], ...]]:
         """Yield the inputs, the targets and the number of the text of every window.

@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_charlstm._analysis import continues_word, joined
+from sklearn_charlstm._analysis import analyze_sample, continues_word, joined
 from sklearn_charlstm._device import Compute, resolve_compute
 from sklearn_charlstm._generation import (
     Choice,
@@ -59,11 +59,13 @@ class WriterMixin:
     def _compute(self) -> Compute:
         return resolve_compute(self.device, self.precision)
 
-    def _beginning(self, prompt: Any) -> list[Hashable]:
+    def _tokens(self, part: Any, name: str) -> list[Hashable]:
+        """Return the tokens of a part of a text, the argument of this name."""
+        check_is_fitted(self)
         # A callable analyzer may not read a str.
-        if isinstance(prompt, str) and not prompt:
+        if isinstance(part, str) and not part:
             return []
-        return [*self._analyze([prompt])[0]]
+        return [*analyze_sample(part, self.vocabulary_.analyzer, f"`{name}`")]
 
     def _joined(self, tokens: Sequence[Hashable]) -> Any:
         return joined(tokens, self.vocabulary_.analyzer)
@@ -151,7 +153,7 @@ class WriterMixin:
             **choice._asdict(),
         }
         validate_parameter_constraints(_SAMPLING, given, caller_name="sample")
-        beginning = self._beginning(prompt)
+        beginning = self._tokens(prompt, "prompt")
         samples = sample_tokens(
             self._as_scored(),
             beginning,
@@ -223,7 +225,7 @@ class WriterMixin:
             {"n": n, "max_length": max_length},
             caller_name="suggest",
         )
-        beginning = self._beginning(prefix)
+        beginning = self._tokens(prefix, "prefix")
         vocabulary, model = self.vocabulary_, self._as_scored()
         if vocabulary.analyzer == "byte":
             raise ValueError("suggest needs characters or words; a byte is neither.")
@@ -289,9 +291,9 @@ class WriterMixin:
         return self._joined(
             likeliest_gap(
                 self._as_scored(),
-                self._beginning(before),
+                self._tokens(before, "before"),
                 length,
-                self._beginning(after),
+                self._tokens(after, "after"),
                 beam_width,
                 self._compute(),
             )

@@ -91,13 +91,31 @@ def test_bad_tokens_are_named():
         analyze([60, 62], tuple)
 
 
-def test_rows_of_an_array_are_samples_of_a_callable():
+def test_rows_are_samples_of_a_callable():
     rows = np.array([[1, 2], [3, 4]])
-    assert analyze(rows, tuple) == [(1, 2), (3, 4)]
+    # As a step of a pipeline hands them on, whatever its `set_output`.
+    for X in (rows, pd.DataFrame(rows)):
+        assert analyze(X, tuple) == [(1, 2), (3, 4)]
     assert len(analyze(np.zeros((2, 3, 4)), np.ravel)) == 2
-    for X in (np.array(1), pd.DataFrame(rows)):
-        with pytest.raises(ValueError, match="one-dimensional"):
-            analyze(X, tuple)
+    with pytest.raises(ValueError, match="one-dimensional"):
+        analyze(np.array(1), tuple)
+    with pytest.raises(ValueError, match="one-dimensional"):
+        analyze(pd.DataFrame(rows), "char")
+
+
+def test_an_error_of_a_callable_says_where():
+    def second_field(sample):
+        return sample.split(";")[1]
+
+    with pytest.raises(IndexError) as error:
+        analyze(["a;b", "a"], second_field)
+    assert error.value.__notes__ == ["`analyzer` was given X[1]."]
+
+
+def test_tokens_without_an_order():
+    for unordered in (set, frozenset):
+        with pytest.raises(TypeError, match=r"X\[0\]: .* a (frozen)?set, .* no order"):
+            analyze(["ab"], unordered)
 
 
 def test_one_text_a_class_is_nothing_to_warn_of():

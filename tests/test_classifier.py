@@ -308,7 +308,7 @@ def test_divergence_names_the_class(tiny, texts, labels):
             r"inconsistent numbers of samples: \[2, 3\]",
         ),
         (["a", "b"], None, ValueError, "requires y to be passed"),
-        (["a", "b"], [0, 0], ValueError, "one class only"),
+        (["a", "b"], [0, 0], ValueError, r"one class only \(0\); the classifier"),
         (["a", "b"], [0.5, 1.5], ValueError, "Unknown label type: continuous"),
         (["a", "b"], [0, np.nan], ValueError, r"y\[1\] is a missing value"),
         (["a", "b"], ["x", None], ValueError, r"y\[1\] is a missing value"),
@@ -371,6 +371,16 @@ def test_priors_with_names(tiny, texts, labels):
     clf.set_params(class_prior=pd.Series({"fra": 0.7, "eng": 0.3}))
     with pytest.raises(ValueError, match=r"labelled \['fra', 'eng'\], and the order"):
         clf.fit(texts, labels)
+
+
+def test_priors_that_hardly_sum_to_one(tiny, texts, labels, tmp_path):
+    clf = CharLMLanguageClassifier(**tiny, class_prior=[0.499999, 0.5])
+    clf.fit(texts, labels)
+    expected = np.log([0.499999 / 0.999999, 0.5 / 0.999999])
+    np.testing.assert_allclose(clf.class_log_prior_, expected, rtol=1e-12)
+    clf.save(tmp_path / "clf.safetensors")
+    loaded = CharLMLanguageClassifier.load(tmp_path / "clf.safetensors")
+    np.testing.assert_array_equal(loaded.predict_proba(texts), clf.predict_proba(texts))
 
 
 @pytest.mark.parametrize("classes", [2, "eng"])

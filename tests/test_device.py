@@ -1,6 +1,7 @@
 import threading
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 from sklearn.utils.parallel import Parallel, delayed
@@ -179,3 +180,30 @@ def test_seeded_restores_the_state_also_after_an_error():
         torch.rand(1) / (1 // 0)
     assert drawn[0] == drawn[1]
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_what_is_set_in_torch_does_not_count(tiny, texts, labels, n_jobs, tmp_path):
+    tiny.update(n_jobs=n_jobs, discriminative_epochs=1, calibration_folds=2)
+    as_usual = CharLMLanguageClassifier(**tiny).fit(texts, labels)
+    expected = as_usual.log_likelihood(texts)
+    settings = {
+        "dtype": (torch.set_default_dtype, torch.float64, torch.float32),
+        "short dtype": (torch.set_default_dtype, torch.bfloat16, torch.float32),
+        "device": (torch.set_default_device, "meta", None),
+    }
+    for setter, value, default in settings.values():
+        setter(value)
+        try:
+            clf = CharLMLanguageClassifier(**tiny).fit(texts, labels)
+            np.testing.assert_array_equal(clf.log_likelihood(texts), expected)
+            assert torch.get_default_dtype() in (value, torch.float32)
+        finally:
+            setter(default)
+        clf.save(tmp_path / "clf.safetensors")
+        loaded = CharLMLanguageClassifier.load(tmp_path / "clf.safetensors")
+        np.testing.assert_array_equal(loaded.log_likelihood(texts), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        clf = CharLMLanguageClassifier(**tiny).fit(texts, labels)
+        np.testing.assert_array_equal(clf.log_likelihood(texts), expected)
+        assert torch.is_autocast_enabled("cpu")

@@ -91,6 +91,17 @@ def test_lengths_prompts_and_seeds(model, monkeypatch):
     assert model.sample(1, max_length=3, prompt="Ж")[0][0] == "Ж"
 
 
+def test_what_is_no_text_is_called_by_its_name(model):
+    with pytest.raises(ValueError, match=r"^`prompt` is a missing value"):
+        model.sample(prompt=None)
+    with pytest.raises(TypeError, match=r"^`prefix` is int, not str"):
+        model.suggest(3)
+    for name in ("before", "after"):
+        parts = {"before": "a", "after": "b"} | {name: None}
+        with pytest.raises(ValueError, match=rf"^`{name}` is a missing value"):
+            model.infill(**parts, length=2)
+
+
 def test_the_random_state_of_others_is_left_alone(model):
     state = np.random.mtrand._rand
     before = state.get_state(legacy=False)["state"]["key"].copy()

@@ -247,6 +247,22 @@ def test_partial_fit_of_the_same_texts_is_fit(
     assert not np.array_equal(scores(whole, texts), before)
 
 
+def test_partial_fit_goes_on_with_the_average_of_fit(tiny, texts, tmp_path):
+    # One batch, and so one update, an epoch.
+    tiny.update(batch_size=10_000, epochs=5)
+    fitted = CharLSTMLanguageModel(**tiny).fit(texts)
+    before = fitted.weights_
+    fitted.save(tmp_path / "model.safetensors")
+    loaded = CharLSTMLanguageModel.load(tmp_path / "model.safetensors")
+    for model in (fitted, loaded):
+        model.partial_fit(texts)
+        last = model._training_state.weights
+        for name, average in model.weights_.items():
+            # The share of the sixth update, (3 + 1) / (6 + 3).
+            expected = before[name] + 4 / 9 * (last[name] - before[name])
+            np.testing.assert_allclose(average, expected, atol=1e-6)
+
+
 @both
 def test_the_alphabet_is_that_of_the_first_call(estimator, tiny, texts, labels):
     kwargs = {"classes": ["fra", "eng"]} if estimator is ESTIMATORS[0] else {}

@@ -11,6 +11,8 @@ import struct
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from operator import methodcaller
 from pathlib import Path
 
 import joblib
@@ -290,6 +292,13 @@ def test_a_long_record(clf, path, monkeypatch):
         clf.save(path)
 
 
+def test_a_parameter_out_of_range_is_not_saved(clf, path):
+    clf.save(path)
+    with pytest.raises(ValueError, match="The 'beam' parameter of CharLM"):
+        copy.copy(clf).set_params(beam=0).save(path)
+    assert CharLMLanguageClassifier.load(path).beam is None
+
+
 def test_a_function_must_be_passed_again(tiny, texts, path):
     classifier(tiny, texts, analyzer=pairs).save(path)
     with pytest.raises(ValueError, match=r"was the function 'pairs'.*pass it"):
@@ -300,6 +309,13 @@ def test_a_function_must_be_passed_again(tiny, texts, path):
     with pytest.warns(UserWarning, match=message) as warned:
         CharLMLanguageClassifier.load(path, analyzer=list)
     assert warned[0].filename == __file__
+    # Whatever can be called has a name.
+    classifier(tiny, texts, analyzer=partial(str.split, sep="t")).save(path)
+    message = r"split\(sep='t'\)\" when .* is \"str.split\(sep=' '\)\" now"
+    with pytest.warns(UserWarning, match=message):
+        CharLMLanguageClassifier.load(path, analyzer=partial(str.split, sep=" "))
+    with pytest.warns(UserWarning, match="is 'methodcaller' now"):
+        CharLMLanguageClassifier.load(path, analyzer=methodcaller("split"))
     classifier(tiny, texts).save(path)
     with pytest.raises(ValueError, match="has analyzer='char'; do not pass another"):
         CharLMLanguageClassifier.load(path, analyzer=pairs)

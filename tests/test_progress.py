@@ -15,8 +15,8 @@ def test_one_line_over_all_models(capsys):
     with progress_line(["a", "b"], 6, verbose=1) as reports:
         # As they come back from another process.
         for report in pickle.loads(pickle.dumps(reports)):
-            for epoch in (1, 2, 3):
-                report(epoch, math.log(2) * 1.5)
+            for _ in range(3):
+                report(math.log(2) * 1.5)
     out, err = capsys.readouterr()
     assert out == ""
     assert "\n" not in err.strip("\n")
@@ -27,7 +27,7 @@ def test_one_line_over_all_models(capsys):
 
 def test_a_label_of_any_kind_is_one_line(capsys):
     with progress_line(["two\nlines \ud800"], 1, verbose=1) as [report]:
-        report(1, math.log(2))
+        report(math.log(2))
     assert "two lines ?: 1.000 bits/char" in capsys.readouterr().err
 
 
@@ -40,5 +40,5 @@ def test_nothing_to_do_draws_nothing(capsys):
 def test_no_file_is_left_and_a_late_report_makes_none(capsys):
     with progress_line(["a"], 1, verbose=1) as [report]:
         folder = os.path.dirname(report.path)
-    report(1, 1.0)
+    report(1.0)
     assert not os.path.exists(folder)

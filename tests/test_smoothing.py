@@ -19,7 +19,7 @@ def estimates(texts, places, n_before, *, boundaries=False, weights=None, alphab
     nodes = model.nodes(np.array(places), np.array(n_before))
     on_device = Estimates([model], torch.device("cpu"))
     probabilities = on_device.distributions(
-        torch.from_numpy(nodes).view(1, nodes.size, 1), model.n_kept(nodes)
+        torch.from_numpy(nodes).view(1, nodes.size, 1), model.n_discounted(nodes)
     )
     return vocabulary, probabilities.numpy().reshape(*nodes.shape, -1)
 
@@ -97,17 +97,17 @@ def test_several_models_and_the_targets_themselves(monkeypatch):
     nodes = np.stack([model.nodes(places, n_before) for model in models])
     targets = np.array([[[0, 1, 0], [1, -100, 1]]] * 3)
     beyond = np.array([[[False, True, True], [False] * 3]] * 3)
-    n_kept = models[2].n_kept(nodes[2])
-    assert [len(model.n_kept(nodes[0])) for model in models[:2]] == [0, 0]
-    assert len(n_kept) == ORDER
+    n_discounted = models[2].n_discounted(nodes[2])
+    assert [len(model.n_discounted(nodes[0])) for model in models[:2]] == [0, 0]
+    assert len(n_discounted) == ORDER
 
-    def expected(rows, n_kept):
+    def expected(rows, n_discounted):
         tensors = (torch.from_numpy(part[rows]) for part in (targets, nodes, beyond))
         on_device = Estimates(models[rows], torch.device("cpu"))
-        return on_device(*tensors, n_kept).numpy()
+        return on_device(*tensors, n_discounted).numpy()
 
-    together = expected(slice(3), n_kept)
-    for k, n in enumerate([[], [], n_kept]):
+    together = expected(slice(3), n_discounted)
+    for k, n in enumerate([[], [], n_discounted]):
         [alone] = expected(slice(k, k + 1), n)
         n_outputs = alone.shape[-1]
         np.testing.assert_array_equal(together[k, ..., :n_outputs], alone)

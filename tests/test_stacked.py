@@ -108,10 +108,7 @@ def test_each_is_trained_as_by_itself(monkeypatch, params, max_values, at_once, 
         ),
     )
     seen = [[] for _ in TEXTS]
-    jobs = [
-        make_job(k, lambda *args, to=to: to.append(args), **params)
-        for k, to in enumerate(seen)
-    ]
+    jobs = [make_job(k, of_model.append, **params) for k, of_model in enumerate(seen)]
     assert can_stack(jobs)
     assert len({len(job.batches) for job in jobs}) == 3
     results = train_stacked(jobs, **HOW, compute=CPU)
@@ -119,9 +116,8 @@ def test_each_is_trained_as_by_itself(monkeypatch, params, max_values, at_once, 
     for k, result in enumerate(results):
         expected = train(make_job(k, **params), **HOW, net_params=None, compute=CPU)
         assert_same(result, expected)
-        epochs, losses = zip(*seen[k], strict=True)
-        assert epochs == (1, 2, 3, 4)
-        assert list(losses) == result[1]
+        assert len(seen[k]) == 4
+        assert seen[k] == result[1]
 
 
 @pytest.mark.parametrize("stacked_before", [True, False])

@@ -1,6 +1,10 @@
 """Estimators in several threads, and what a thread notices of another."""
 
+import multiprocessing
+import os
 import threading
+import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,6 +14,7 @@ from sklearn.utils import check_random_state
 from skorch.callbacks import Callback
 
 from sklearn_charlstm import CharLMLanguageClassifier
+from sklearn_charlstm._device import reproducibly
 
 N_THREADS = 8
 
@@ -134,3 +139,47 @@ def test_predict_draws_no_random_numbers(tiny, texts, labels, pool):
         drawn = as_long_as(predicted, lambda: torch.rand(()))
     predicted.result()
     assert drawn == [torch.rand((), generator=generator) for _ in drawn]
+
+
+def test_fitted_anew_while_a_prediction_waits(tiny, texts, labels, pool):
+    clf = CharLMLanguageClassifier(**tiny).fit(texts, labels)
+    before = clf.predict_proba(texts)
+    others = [*texts, "xyz zyx"]
+    methods = (clf.predict, clf.predict_proba, clf.decision_function)
+    with reproducibly():
+        # It has the models of now in hand, and waits for this thread.
+        waiting = [pool.submit(method, texts) for method in methods]
+        time.sleep(0.2)
+        clf.fit(others, [*labels, "a third one"])
+    predicted, proba, decision = (future.result() for future in waiting)
+    assert set(predicted) <= {*labels}
+    np.testing.assert_array_equal(proba, before)
+    assert decision.shape == (len(texts),)
+    assert clf.predict_proba(texts).shape == (len(texts), 3)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_process_forked_while_another_thread_computes(tiny, texts, labels, pool):
+    def compute():
+        with reproducibly():
+            began.set()
+            go_on.wait()
+
+    clf = CharLMLanguageClassifier(**tiny).fit(texts, labels)
+    began, go_on = threading.Event(), threading.Event()
+    computed = pool.submit(compute)
+    began.wait()
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    process = context.Process(target=lambda: results.put(clf.predict(texts)))
+    with warnings.catch_warnings():
+        # Python warns of just that.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process.start()
+    try:
+        predicted = results.get(timeout=60)
+    finally:
+        process.kill()
+        go_on.set()
+        computed.result()
+    np.testing.assert_array_equal(predicted, clf.predict(texts))

@@ -212,8 +212,8 @@ def test_histories_of_targets():
         seed=0,
         smoothing=True,
     )
-    for inputs, (targets, _, nodes, beyond, n_kept) in batches:
-        assert n_kept == estimates.n_kept(nodes)
+    for inputs, (targets, _, nodes, beyond, n_discounted) in batches:
+        assert n_discounted == estimates.n_discounted(nodes)
         for row, first in enumerate(inputs[:, 0]):
             tokens = targets[row][targets[row] != IGNORE]
             n_before = np.arange(len(tokens)) + (first == vocabulary.bos)

@@ -4,6 +4,7 @@
 
 from collections.abc import Iterable
 from importlib import resources
+from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,18 @@ recipes, repairs, journeys, birds, tools, health, letters, councils, games, tide
 memories, money, quarrels. No text is a translation of another. Written for
 sklearn_charlstm and released into the public domain (CC0 1.0).
 """
+
+
+@overload
+def load_languages(
+    languages: Iterable[str] | None = None, *, return_X_y: Literal[False] = False
+) -> Bunch: ...
+
+
+@overload
+def load_languages(
+    languages: Iterable[str] | None = None, *, return_X_y: Literal[True]
+) -> tuple[list[str], NDArray[np.str_]]: ...
 
 
 def load_languages(

@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path, PurePosixPath
+from typing import Literal, overload
 
 import numpy as np
 import pooch
@@ -33,6 +34,26 @@ The Declaration of 1948 in 388 texts, about ten thousand characters each, paragr
 paragraph: the corpus `udhr2` of the Natural Language Toolkit, made from the files of
 the project "UDHR in Unicode". Public domain.
 """
+
+
+@overload
+def fetch_udhr(
+    languages: Iterable[str],
+    *,
+    data_home: str | PathLike[str] | None = None,
+    download_if_missing: bool = True,
+    return_X_y: Literal[False] = False,
+) -> Bunch: ...
+
+
+@overload
+def fetch_udhr(
+    languages: Iterable[str],
+    *,
+    data_home: str | PathLike[str] | None = None,
+    download_if_missing: bool = True,
+    return_X_y: Literal[True],
+) -> tuple[list[str], NDArray[np.str_]]: ...
 
 
 def fetch_udhr(
