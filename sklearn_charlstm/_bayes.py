@@ -2,9 +2,8 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
-import copy
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,6 +24,13 @@ class BayesRuleMixin(ClassifierMixin):
     classes_: NDArray[Any]
     class_count_: NDArray[np.float64]
     class_log_prior_: NDArray[np.float64]
+
+    def _as_it_is(self) -> Self:
+        """Return what stays as it is if another thread fits this one meanwhile."""
+        # `copy.copy` would take twenty times as long.
+        clf = object.__new__(type(self))
+        clf.__dict__.update(self.__dict__)
+        return clf
 
     def log_likelihood(self, X: Collection[Any]) -> NDArray[np.float64]:
         """Compute the log-likelihood of every text under the model of each class.
@@ -56,8 +62,7 @@ class BayesRuleMixin(ClassifierMixin):
         self, X: Collection[Any], beam: float | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return log p(class | text) up to a constant, and the evidence weights."""
-        # As it is now, whatever another thread fits it to while this one waits.
-        clf = copy.copy(self)
+        clf = self._as_it_is()
         log_likelihood, weight = clf._evidence(X, beam)
         ratios = log_likelihood - log_likelihood.max(axis=1, keepdims=True)
         return weight[:, None] * ratios + clf.class_log_prior_, weight
@@ -110,7 +115,7 @@ class BayesRuleMixin(ClassifierMixin):
             Logarithm of p(text, class) = p(text | class) p(class), in nats, as the
             language models have it: without the correction of `predict_proba`.
         """
-        clf = copy.copy(self)
+        clf = self._as_it_is()
         return clf.log_likelihood(X) + clf.class_log_prior_
 
     def score_samples(self, X: Collection[Any]) -> NDArray[np.float64]:
@@ -212,6 +217,6 @@ class BayesRuleMixin(ClassifierMixin):
             The most probable class of each text, one of `classes_`; with `beam`, of
             the classes within it.
         """
-        clf = copy.copy(self)
+        clf = self._as_it_is()
         scores, _ = clf._scores(X, clf.beam)
         return clf.classes_[np.argmax(scores, axis=1)]

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from sklearn_charlstm._device import Compute
+from sklearn_charlstm._distinct import distinct_numbers, distinct_texts
 from sklearn_charlstm._networks import Model, Networks
-from sklearn_charlstm._prefixes import distinct_numbers
 from sklearn_charlstm._reading import in_threads, side_by_side
-from sklearn_charlstm._scoring import distinct_log_likelihood, distinct_texts
+from sklearn_charlstm._scoring import distinct_log_likelihood
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
 __all__ = ["beam_log_likelihood", "look"]

@@ -184,16 +184,18 @@ def nth_gpu(number: int) -> Iterator[None]:
 
 @contextmanager
 def _as_by_default() -> Iterator[None]:
-    """Let nothing count that a caller has set for torch's computations of his own."""
+    """Let nothing count that a caller has set for torch's computations of his own.
+
+    But for the default dtype: it is that of all threads, so tensors are made of float32
+    wherever they are made.
+    """
     with ExitStack() as stack:
-        if torch.get_default_device().type != "cpu":
-            # Always, it would make every operation slower.
+        # What is not needed would make every operation slower.
+        if torch.empty(0).device.type != "cpu":
             stack.enter_context(torch.device("cpu"))
         for device in ("cpu", "cuda"):
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
-        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
-        torch.set_default_dtype(torch.float32)
         yield
 
 

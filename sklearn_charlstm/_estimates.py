@@ -85,7 +85,7 @@ class Estimates:
         -------
         probabilities : tensor of the same shape and n_outputs, float32
         """
-        of_target = beyond[..., None] / 2
+        of_target = beyond[..., None].float() / 2
         probabilities = self.distributions(nodes, n_discounted).mul_(1 - of_target)
         return probabilities.scatter_add_(3, targets.clamp(min=0)[..., None], of_target)
 
@@ -108,9 +108,9 @@ class Estimates:
         """
         node = (nodes.flatten(1) + self._first_node[: len(nodes), None]).flatten()
         row = torch.arange(len(node), device=node.device)
-        share = torch.ones(len(node), device=node.device)
+        share = torch.ones(len(node), device=node.device, dtype=torch.float32)
         n_outputs = len(self._outputs)
-        probabilities = torch.zeros(len(node) * n_outputs, device=node.device)
+        probabilities = share.new_zeros(len(node) * n_outputs)
         # To say how many there are spares waiting for the device to count them.
         for n in n_discounted:
             lengths = self._lengths[node]

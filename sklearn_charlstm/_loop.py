@@ -129,7 +129,7 @@ class EpochReport(Callback):
         # An epoch is drawn from the seed and its number: training that goes on is
         # the same as training that never stopped.
         reseed(net.device, self.batches.seed, self.batches.epoch)
-        self.sum_ = torch.zeros((), device=net.device)
+        self.sum_ = torch.zeros((), dtype=torch.float32, device=net.device)
         self.n_targets_ = torch.zeros((), dtype=torch.int64, device=net.device)
 
     def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:

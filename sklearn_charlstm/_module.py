@@ -152,7 +152,7 @@ class _Network(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        weight = torch.empty(n_inputs, embedding_dim)
+        weight = torch.empty(n_inputs, embedding_dim, dtype=torch.float32)
         if not weight.is_meta:
             # torch has no kernel for that on the meta device: it would load its
             # compiler, for a second or two.
@@ -165,9 +165,10 @@ class _Network(nn.Module):
             batch_first=True,
             # torch warns of dropout between the layers where there is only one.
             dropout=dropout if num_layers > 1 else 0.0,
+            dtype=torch.float32,
         )
         self.dropout = nn.Dropout1d(dropout)
-        self.linear = nn.Linear(hidden_size, n_outputs)
+        self.linear = nn.Linear(hidden_size, n_outputs, dtype=torch.float32)
 
     def forward(
         self, inputs: torch.Tensor, state: _State | None

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from sklearn_charlstm._device import Compute, on_device
+from sklearn_charlstm._distinct import distinct_numbers
 from sklearn_charlstm._fused_lstm import fused_cell
 from sklearn_charlstm._module import (
     CharLSTM,
@@ -21,7 +22,7 @@ from sklearn_charlstm._module import (
     network_log_probabilities,
     split_networks,
 )
-from sklearn_charlstm._prefixes import Level, distinct_numbers
+from sklearn_charlstm._prefixes import Level
 from sklearn_charlstm._vocabulary import Vocabulary
 
 __all__ = ["MAX_LOGITS", "Levels", "Model", "Networks"]
@@ -211,7 +212,7 @@ class Networks:
             for number in range(self._n_networks)
         ]
         # In memory of torch: that of numpy is aligned less, and products take longer.
-        of_all = torch.empty(len(arrays), *arrays[0].shape)
+        of_all = torch.empty(len(arrays), *arrays[0].shape, dtype=torch.float32)
         for part, array in zip(of_all.numpy(), arrays, strict=True):
             part[...] = array
         return of_all.to(*self._compute)

@@ -8,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Level", "PrefixTree", "distinct_numbers"]
+from sklearn_charlstm._distinct import distinct_numbers
+
+__all__ = ["Level", "PrefixTree"]
 
 # One text of so many that shares its history is not worth looking for.
 FEW_SHARE = 64
@@ -17,10 +19,6 @@ FEW_SHARE = 64
 # in common: torch's LSTM is so much faster.
 FEW_ALIKE = 4
 MANY_STEPS = 256
-
-# Where so many times as many numbers are possible as there are, a table of them is
-# faster than to sort.
-FEW_POSSIBLE = 16
 
 _Ints = NDArray[np.int64]
 
@@ -122,28 +120,3 @@ class PrefixTree:
         self._prefix, self._last = level.prefix, level.targets
         self._history = level.history
         return level
-
-
-def distinct_numbers(numbers: _Ints, n_possible: int) -> tuple[_Ints, _Ints]:
-    """Return one place of each distinct number, the smallest first, and which it is.
-
-    As `np.unique` does, but it sorts only where that is the best that can be done.
-
-    Parameters
-    ----------
-    numbers : ndarray of shape (n,), integer
-        At least one, from 0 to `n_possible` - 1.
-    n_possible : int
-    """
-    # Texts of one length are in order.
-    steps = np.diff(numbers)
-    if not np.any(steps < 0):
-        is_first = np.append(True, steps > 0)
-        return np.flatnonzero(is_first), np.cumsum(is_first) - 1
-    if n_possible <= FEW_POSSIBLE * len(numbers):
-        one = np.full(n_possible, -1)
-        one[numbers] = np.arange(len(numbers))
-        is_there = one >= 0
-        return one[is_there], (np.cumsum(is_there) - 1)[numbers]
-    _, one, which = np.unique(numbers, return_index=True, return_inverse=True)
-    return one, which

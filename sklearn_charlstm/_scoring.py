@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from sklearn_charlstm._device import Compute, nth_gpu, on_device, reproducibly
+from sklearn_charlstm._distinct import distinct_texts
 from sklearn_charlstm._networks import Model
 from sklearn_charlstm._reading import (
     Map,
@@ -20,7 +21,6 @@ from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
 __all__ = [
     "distinct_log_likelihood",
-    "distinct_texts",
     "text_log_likelihood",
     "token_log_likelihood",
 ]
@@ -140,24 +140,6 @@ def distinct_log_likelihood(
             totals = totals or sums
         log_likelihood[:, texts] = torch.cat(totals).cpu().numpy()
     return np.ascontiguousarray(log_likelihood.T)
-
-
-def distinct_texts(
-    encoded: EncodedTexts,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return a row of every distinct text, and the number among them of each row.
-
-    They are in an order of their own, the longest first and those with the same
-    beginning together: batches, and with them roundings, are the same in every order
-    of the rows.
-    """
-    keys = encoded.bytes_of(slice(None))
-    row = dict(zip(keys, range(len(keys)), strict=True))
-    # First by the bytes: pairs of length and bytes would be compared much more slowly.
-    ordered = sorted(sorted(row), key=len, reverse=True)
-    number = dict(zip(ordered, range(len(ordered)), strict=True))
-    rows = np.fromiter(map(row.__getitem__, ordered), np.int64, len(ordered))
-    return rows, np.fromiter(map(number.__getitem__, keys), np.int64, len(keys))
 
 
 def _padded(scores: torch.Tensor, inside: NDArray[np.bool_]) -> torch.Tensor:

@@ -134,7 +134,7 @@ def dropout_masks(
     """
     if not dropout:
         return []
-    masks = torch.zeros(shape, device=device)
+    masks = torch.zeros(shape, dtype=torch.float32, device=device)
     for of_set, size, generator in zip(masks, sizes, generators, strict=False):
         n_rows, n_windows = size
         for mask in of_set[:n_rows]:

@@ -144,7 +144,7 @@ def _train(
         [job.batches.estimates for job in jobs if job.batches.estimates], device
     )
     generators = [torch.Generator(device) for _ in jobs]
-    sums = torch.zeros(len(jobs), device=device)
+    sums = torch.zeros(len(jobs), dtype=torch.float32, device=device)
 
     def step(
         inputs: torch.Tensor,

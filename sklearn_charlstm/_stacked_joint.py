@@ -108,14 +108,14 @@ class _Training:
         at_once = n_at_once(n_targets, self._size, params, max(n_outputs))
         self._at_once = min(at_once, len(jobs) * n_groups)
         self._now = self._all.like(self._at_once * self._size)
-        self._sums = torch.zeros(self._at_once, device=device)
+        self._sums = torch.zeros(self._at_once, dtype=torch.float32, device=device)
         alphabets, self._rows_of_jobs = _alphabets(jobs)
         self._alphabets = [torch.from_numpy(table).to(device) for table in alphabets]
 
     def epoch(self, step: Replayed) -> list[float]:
         """Train all for an epoch, and return the mean loss of each job."""
         device = self._compute.device
-        sums = torch.zeros(len(self._jobs), device=device)
+        sums = self._sums.new_zeros(len(self._jobs))
         n_targets = np.zeros(len(self._jobs), dtype=np.int64)
         groups = [
             (number, group)

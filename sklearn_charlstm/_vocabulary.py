@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from sklearn_charlstm._analysis import Analyzer
@@ -28,6 +29,10 @@ _LOG_SMALLEST = float(np.log(np.finfo(np.float32).tiny))
 
 # Characters that are looked up together.
 BLOCK = 2**16
+
+
+# Texts are cut out together where so many of one length follow each other on average.
+MANY_OF_ONE_LENGTH = 16
 
 
 class EncodedTexts(NamedTuple):
@@ -63,11 +68,34 @@ class EncodedTexts(NamedTuple):
         -------
         texts : EncodedTexts
         """
+        lengths = self.lengths[rows]
+        borders = np.flatnonzero(lengths[1:] != lengths[:-1]) + 1
         # Positions of all tokens would take many times the memory of the tokens.
-        data = self.bytes_of(rows)
-        # Of a bytearray: an array of bytes could not be written to.
-        ids = np.frombuffer(bytearray().join(data), dtype=self.ids.dtype)
-        return self._replace(ids=ids, lengths=self.lengths[rows])
+        if len(rows) >= MANY_OF_ONE_LENGTH * (1 + len(borders)):
+            runs = np.split(rows, borders)
+            ids = np.concatenate([self.of_one_length(run).ravel() for run in runs])
+        else:
+            # Of a bytearray: an array of bytes could not be written to.
+            data = bytearray().join(self.bytes_of(rows))
+            ids = np.frombuffer(data, dtype=self.ids.dtype)
+        return self._replace(ids=ids, lengths=lengths)
+
+    def of_one_length(self, rows: NDArray[np.integer]) -> NDArray[Any]:
+        """Return the ids of texts that are of one length.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n_rows,), integer
+            At least one.
+
+        Returns
+        -------
+        ids : ndarray of shape (n_rows, length)
+        """
+        length = self.lengths[rows[0]]
+        if not length:
+            return np.empty((len(rows), 0), dtype=self.ids.dtype)
+        return sliding_window_view(self.ids, length)[self.starts[rows]]
 
     def bytes_of(self, rows: NDArray[np.integer] | slice) -> list[bytes]:
         """Return the ids of texts as bytes, which are cut faster than arrays.
@@ -81,11 +109,9 @@ class EncodedTexts(NamedTuple):
         data : list of n_rows bytes
         """
         data = self.ids.tobytes()
-        of_rows = (
-            (places[rows] * self.ids.itemsize).tolist()
-            for places in (self.starts, self.ends)
-        )
-        spans = zip(*of_rows, strict=True)
+        ends = self.ends[rows] * self.ids.itemsize
+        starts = ends - self.lengths[rows] * self.ids.itemsize
+        spans = zip(starts.tolist(), ends.tolist(), strict=True)
         return [data[start:end] for start, end in spans]
 
     def where(self, is_taken: NDArray[np.bool_]) -> Self:

@@ -5,7 +5,6 @@ from sklearn_charlstm._prefixes import (
     FEW_ALIKE,
     MANY_STEPS,
     PrefixTree,
-    distinct_numbers,
 )
 
 FIRST_INPUT = 9
@@ -70,17 +69,6 @@ def test_few_that_share_are_apart(n_alone, is_apart):
     _, levels = read([*alone, (1, 1, 1, 1), (1, 1, 1, 2)])
     assert [are_apart for *_, are_apart in levels] == [False, False, False, is_apart]
     assert len(levels[-1][0]) == n_alone + 1 + is_apart
-
-
-@pytest.mark.parametrize("n_possible", [5, 10**6])
-@pytest.mark.parametrize("in_order", [False, True])
-def test_distinct_numbers(n_possible, in_order):
-    numbers = np.random.default_rng(0).integers(n_possible, size=40).repeat(2)
-    numbers = np.sort(numbers) if in_order else np.append(numbers, numbers[::-1])
-    expected, expected_which = np.unique(numbers, return_inverse=True)
-    place, which = distinct_numbers(numbers, n_possible)
-    np.testing.assert_array_equal(numbers[place], expected)
-    np.testing.assert_array_equal(which, expected_which)
 
 
 def test_few_long_texts_are_apart():

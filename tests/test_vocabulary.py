@@ -54,6 +54,11 @@ def test_take_selects_texts_in_any_order():
     assert lengths.tolist() == [3, 0, 2, 3]
     ids, lengths = encoded.take(np.array([], dtype=int))
     assert len(ids) == len(lengths) == 0
+    # Many of one length are cut out together.
+    for rows in ([3] * 40 + [1] * 30, [3, 1, 0] * 20):
+        ids, lengths = encoded.take(np.array(rows))
+        assert ids.tolist() == [i for row in rows for i in encoded.take([row]).ids]
+        assert lengths.tolist() == encoded.lengths[rows].tolist()
 
 
 POSSIBLE = pytest.mark.parametrize(
