@@ -113,8 +113,8 @@ def plain_loop(text, model):
         for inputs, (targets, _, nodes, beyond, n_discounted) in batches:
             logits, _ = module(torch.from_numpy(inputs))
             places = (torch.from_numpy(part)[None] for part in (targets, nodes, beyond))
-            wanted = estimates(*places, n_discounted).expand(logits.shape)
-            loss = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(0, 2))
+            soft_targets = estimates(*places, n_discounted).expand(logits.shape)
+            loss = F.cross_entropy(logits.flatten(0, 2), soft_targets.flatten(0, 2))
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(module.parameters(), MAX_GRADIENT_NORM)

@@ -292,8 +292,8 @@ def analyze_weighted(
 
     Returns
     -------
-    sequences : list of sequences of hashable tokens, length n_discounted
-    weights : ndarray of shape (n_discounted,), float64
+    sequences : list of sequences of hashable tokens, length n_kept
+    weights : ndarray of shape (n_kept,), float64
         All positive.
     kept : ndarray of shape (n_samples,), bool
         False for the samples of weight 0, which are left out.

@@ -195,7 +195,9 @@ def _train(
                 generators,
                 device,
             )
-            n_discounted = [n_kept_of_job for _, (_, n_kept_of_job) in batches]
+            n_discounted = [
+                n_discounted_of_job for _, (_, n_discounted_of_job) in batches
+            ]
             soft_targets = estimates(
                 targets,
                 nodes,
