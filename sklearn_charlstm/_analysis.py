@@ -220,9 +220,8 @@ def _check_text(text: object, name: str) -> str:
         )
     if isinstance(text, (list, tuple)) or getattr(text, "ndim", None):
         raise ValueError(
-            f"X must be one-dimensional, one text per sample, but {name} is "
-            f"{type(text).__name__}; join its parts to one str, or set `analyzer` "
-            "to a callable that reads such samples."
+            f"{name} is {type(text).__name__}, not one text; join its parts to one "
+            "str, or set `analyzer` to a callable that reads such samples."
         )
     raise TypeError(
         f"{name} is {type(text).__name__}, not str; convert it with str(), or set "
@@ -251,8 +250,8 @@ def _tokens(
     except TypeError as error:
         raise TypeError(
             f"{name} is {type(sample).__name__}; `analyzer` must take it and return "
-            f"a sequence of hashable tokens: {error}. A single sample goes in a list: "
-            "[sample]."
+            f"a sequence of hashable tokens: {error}. If X is a single sample, put it "
+            "in a list: [X]."
         ) from error
     except Exception as error:
         error.add_note(f"`analyzer` was given {name}.")

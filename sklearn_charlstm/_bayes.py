@@ -45,7 +45,7 @@ class BayesRuleMixin(ClassifierMixin):
         log_likelihood : ndarray of shape (n_samples, n_classes), float64
             Logarithm of p(text | class), in nats.
         """
-        log_likelihood, _ = self._evidence(X)
+        log_likelihood, _ = self._as_it_is()._evidence(X)
         return log_likelihood
 
     def _evidence(

@@ -388,8 +388,9 @@ class CharLMLanguageClassifier(
 
         The alphabet is that of the first call, and each model tells all of it apart:
         characters that only later texts have are unknown. The state of the optimizers
-        is kept from call to call. A class that no text has been seen of has an
-        untrained model.
+        is kept from call to call. The weights are averaged over all updates, those of a
+        `fit` before too, so that new texts count by about their share of all. A class
+        that no text has been seen of has an untrained model.
 
         Parameters
         ----------

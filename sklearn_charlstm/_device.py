@@ -87,7 +87,11 @@ class Compute(NamedTuple):
                 "'auto', which takes bfloat16 where it pays."
             )
         enabled = self.dtype == torch.bfloat16
-        return torch.autocast(self.device.type, self.dtype, enabled=enabled)
+        # Within an autocast of the caller torch would keep the cast weights from step
+        # to step, whatever the optimizer makes of them.
+        return torch.autocast(
+            self.device.type, self.dtype, enabled=enabled, cache_enabled=False
+        )
 
 
 def resolve_compute(device: str, precision: str) -> Compute:
@@ -184,10 +188,10 @@ def nth_gpu(number: int) -> Iterator[None]:
 
 @contextmanager
 def _as_by_default() -> Iterator[None]:
-    """Let nothing count that a caller has set for torch's computations of his own.
+    """Let the default device of a caller not count, nor his autocast.
 
-    But for the default dtype: it is that of all threads, so tensors are made of float32
-    wherever they are made.
+    The default dtype does not either: it is that of all threads, so tensors are made of
+    float32 wherever they are made.
     """
     with ExitStack() as stack:
         # What is not needed would make every operation slower.

@@ -11,8 +11,10 @@ from sklearn_charlstm._vocabulary import EncodedTexts
 
 __all__ = ["distinct_numbers", "distinct_texts"]
 
-# Texts of one length are compared token by token, all at once, where there are so many
-# times as many as tokens in each; else one after the other, which takes less to start.
+# Texts of one length, of so few tokens, are compared token by token, all at once, where
+# there are so many times as many as tokens in each; else one after the other, which
+# takes less to start and less for a token.
+FEW_TOKENS = 64
 MANY_TEXTS = 16
 
 _LARGEST = np.iinfo(np.int64).max
@@ -38,12 +40,15 @@ def distinct_texts(encoded: EncodedTexts) -> tuple[_Ints, _Ints]:
     borders = np.flatnonzero(np.diff(lengths[longest_first])) + 1
     begins = np.append(0, borders)
     sizes = np.diff(begins, append=len(lengths))
-    are_many = sizes >= MANY_TEXTS * lengths[longest_first[begins]]
+    of_runs = lengths[longest_first[begins]]
+    are_many = (sizes >= MANY_TEXTS * of_runs) & (of_runs <= FEW_TOKENS)
     few = longest_first[np.repeat(~are_many, sizes)]
     parts = [(few, *_distinct_keys(encoded.bytes_of(few)))]
-    for begin, size in zip(begins[are_many], sizes[are_many], strict=True):
+    starts = encoded.starts
+    runs = (of_run[are_many] for of_run in (begins, sizes, of_runs))
+    for begin, size, length in zip(*runs, strict=True):
         many = longest_first[begin : begin + size]
-        parts.append((many, *_distinct_rows(encoded.of_one_length(many))))
+        parts.append((many, *_distinct_rows(encoded.rows_at(starts[many], length))))
     rows = np.concatenate([of_part[one] for of_part, one, _ in parts])
     order = np.argsort(-lengths[rows], kind="stable")
     rank = np.empty_like(order)

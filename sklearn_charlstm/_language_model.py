@@ -304,7 +304,9 @@ class CharLSTMLanguageModel(
         """Go once over more texts.
 
         The alphabet is that of the first call: characters that only later texts
-        have are unknown. The state of the optimizer is kept from call to call.
+        have are unknown. The state of the optimizer is kept from call to call. The
+        weights are averaged over all updates, those of a `fit` before too, so that new
+        texts count by about their share of all.
 
         Parameters
         ----------

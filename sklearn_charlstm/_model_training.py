@@ -104,7 +104,8 @@ class ModelTrainingMixin:
     device_: str
     precision_: str
     _training_state: TrainingState | None
-    _n_updates: int
+    # That of pickles which have none.
+    _n_updates: int = 0
     _validation_fingerprint: str | None
     validation_loss_curve_: NDArray[np.float64] | None
 

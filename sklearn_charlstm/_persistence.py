@@ -236,9 +236,8 @@ def _params(node: Node, cls: type, analyzer: Analyzer | None) -> dict[str, Any]:
 
 def _name(analyzer: Any) -> str:
     if isinstance(analyzer, partial):
-        named = (f"{name}={value!r}" for name, value in analyzer.keywords.items())
-        values = ", ".join([*map(repr, analyzer.args), *named])
-        return f"{_name(analyzer.func)}({values})"
+        # What its arguments are no name can tell: a set has another order each time.
+        return _name(analyzer.func)
     # An object that can be called has the name of its class.
     name: str = getattr(analyzer, "__qualname__", type(analyzer).__qualname__)
     return name

@@ -72,30 +72,30 @@ class EncodedTexts(NamedTuple):
         borders = np.flatnonzero(lengths[1:] != lengths[:-1]) + 1
         # Positions of all tokens would take many times the memory of the tokens.
         if len(rows) >= MANY_OF_ONE_LENGTH * (1 + len(borders)):
-            runs = np.split(rows, borders)
-            ids = np.concatenate([self.of_one_length(run).ravel() for run in runs])
+            starts = self.starts[rows]
+            runs = zip(np.split(starts, borders), lengths[[0, *borders]], strict=True)
+            ids = np.concatenate([self.rows_at(*run).ravel() for run in runs])
         else:
             # Of a bytearray: an array of bytes could not be written to.
             data = bytearray().join(self.bytes_of(rows))
             ids = np.frombuffer(data, dtype=self.ids.dtype)
         return self._replace(ids=ids, lengths=lengths)
 
-    def of_one_length(self, rows: NDArray[np.integer]) -> NDArray[Any]:
-        """Return the ids of texts that are of one length.
+    def rows_at(self, starts: NDArray[np.int64], length: int) -> NDArray[Any]:
+        """Return the ids of texts of one length as rows.
 
         Parameters
         ----------
-        rows : ndarray of shape (n_rows,), integer
-            At least one.
+        starts : ndarray of shape (n_rows,)
+        length : int
 
         Returns
         -------
         ids : ndarray of shape (n_rows, length)
         """
-        length = self.lengths[rows[0]]
         if not length:
-            return np.empty((len(rows), 0), dtype=self.ids.dtype)
-        return sliding_window_view(self.ids, length)[self.starts[rows]]
+            return np.empty((len(starts), 0), dtype=self.ids.dtype)
+        return sliding_window_view(self.ids, length)[starts]
 
     def bytes_of(self, rows: NDArray[np.integer] | slice) -> list[bytes]:
         """Return the ids of texts as bytes, which are cut faster than arrays.

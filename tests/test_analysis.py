@@ -66,7 +66,7 @@ def test_lone_surrogate_is_a_character_and_three_bytes():
         (pl.Series(["a", None]), ValueError, r"X\[1\] is a missing value"),
         ([1, 2], TypeError, r"X\[0\] is int, not str; convert it with str"),
         (np.arange(3), TypeError, r"X\[0\] is int64, not str"),
-        ([["a"], ["b"]], ValueError, r"one-dimensional.*X\[0\] is list"),
+        ([["a"], ["b"]], ValueError, r"X\[0\] is list, not one text"),
         (np.array([["a"], ["b"]]), ValueError, r"one-dimensional.*shape \(2, 1\)"),
         (pd.DataFrame({"a": ["b"]}), ValueError, r"DataFrame of shape \(1, 1\)"),
         (pl.DataFrame({"a": ["b"]}), ValueError, r"DataFrame of shape \(1, 1\)"),
@@ -87,7 +87,7 @@ def test_bad_tokens_are_named():
         analyze(["a"], len)
     with pytest.raises(TypeError, match=r"X\[1\] is NoneType; `analyzer` must take it"):
         analyze([(1, 2), None], tuple)
-    with pytest.raises(TypeError, match=r"X\[0\] is int; .* in a list: \[sample\]"):
+    with pytest.raises(TypeError, match=r"X\[0\] is int; .* in a list: \[X\]"):
         analyze([60, 62], tuple)
 
 

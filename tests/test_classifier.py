@@ -299,7 +299,7 @@ def test_divergence_names_the_class(tiny, texts, labels):
         (["a", None], [0, 1], ValueError, r"X\[1\] is a missing value"),
         (["a", b"b"], [0, 1], TypeError, r"X\[1\] is bytes"),
         (["a", 2], [0, 1], TypeError, r"X\[1\] is int"),
-        ([["a"], ["b"]], [0, 1], ValueError, "one-dimensional"),
+        ([["a"], ["b"]], [0, 1], ValueError, "not one text; join its parts"),
         ([], [], ValueError, r"0 sample\(s\)"),
         (
             ["a", "b"],

@@ -207,7 +207,10 @@ def test_what_is_set_in_torch_does_not_count(
         clf.save(tmp_path / "clf.safetensors")
         loaded = CharLMLanguageClassifier.load(tmp_path / "clf.safetensors")
         np.testing.assert_array_equal(loaded.log_likelihood(texts), expected)
-    with torch.autocast("cpu", torch.bfloat16):
-        clf = CharLMLanguageClassifier(**tiny).fit(texts, labels)
-        np.testing.assert_array_equal(clf.log_likelihood(texts), expected)
-        assert torch.is_autocast_enabled("cpu")
+    for precision in ("float32", "bfloat16"):
+        clf = CharLMLanguageClassifier(**tiny, precision=precision)
+        expected = clf.fit(texts, labels).log_likelihood(texts)
+        with torch.autocast("cpu", torch.bfloat16):
+            clf.fit(texts, labels)
+            np.testing.assert_array_equal(clf.log_likelihood(texts), expected)
+            assert torch.is_autocast_enabled("cpu")

@@ -275,7 +275,7 @@ def test_a_bar_where_it_is_asked_for(model, capsys):
         ("suggest", ("a",), {"max_length": -1}, "'max_length' parameter"),
         ("infill", ("a", "b", 0), {}, "'length' parameter of infill"),
         ("infill", ("a", "b", 1), {"beam_width": 0}, "'beam_width' parameter"),
-        ("infill", ("a", ["b"], 1), {}, "one text per sample"),
+        ("infill", ("a", ["b"], 1), {}, "`after` is list, not one text"),
         ("next_char_proba", ("ab",), {}, "put a single text in a list"),
     ],
 )

@@ -39,6 +39,12 @@ def load_languages(
 ) -> tuple[list[str], NDArray[np.str_]]: ...
 
 
+@overload
+def load_languages(
+    languages: Iterable[str] | None = None, *, return_X_y: bool
+) -> Bunch | tuple[list[str], NDArray[np.str_]]: ...
+
+
 def load_languages(
     languages: Iterable[str] | None = None, *, return_X_y: bool = False
 ) -> Bunch | tuple[list[str], NDArray[np.str_]]:

@@ -56,6 +56,16 @@ def fetch_udhr(
 ) -> tuple[list[str], NDArray[np.str_]]: ...
 
 
+@overload
+def fetch_udhr(
+    languages: Iterable[str],
+    *,
+    data_home: str | PathLike[str] | None = None,
+    download_if_missing: bool = True,
+    return_X_y: bool,
+) -> Bunch | tuple[list[str], NDArray[np.str_]]: ...
+
+
 def fetch_udhr(
     languages: Iterable[str],
     *,
