@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from sklearn_charlstm._device import Compute, on_device
 from sklearn_charlstm._distinct import distinct_numbers
 from sklearn_charlstm._fused_lstm import fused_cell
+from sklearn_charlstm._levels import Levels
 from sklearn_charlstm._module import (
     CharLSTM,
     Weights,
@@ -22,10 +23,9 @@ from sklearn_charlstm._module import (
     network_log_probabilities,
     split_networks,
 )
-from sklearn_charlstm._prefixes import Level
 from sklearn_charlstm._vocabulary import Vocabulary
 
-__all__ = ["MAX_LOGITS", "Levels", "Model", "Networks"]
+__all__ = ["MAX_LOGITS", "Model", "Networks"]
 
 # Logits computed together, a bound on memory.
 MAX_LOGITS = 2**24
@@ -62,77 +62,6 @@ class Model(NamedTuple):
         params = {**self.module_params, "n_networks": 1}
         first, *_ = split_networks(self.weights)
         return self._replace(weights=first, module_params=params)
-
-
-class Levels(NamedTuple):
-    """Levels one after the other, where all models find them.
-
-    Attributes
-    ----------
-    source : list of n_levels tensors or None
-        As of each `Level`; None where the first histories go on in their order.
-    inputs : tensor of shape (n_histories,)
-        The last token of each history, of one level after the other.
-    sizes : list of n_levels int
-        How many histories each level has.
-    history : tensor of shape (n_prefixes,)
-        Which history each prefix has, of those of all levels.
-    targets : tensor of shape (n_prefixes,)
-        The last token of each prefix.
-    ends : list of n_levels int
-        How many prefixes have a history of this level or of one before, the first ones.
-    """
-
-    source: Sequence[torch.Tensor | None]
-    inputs: torch.Tensor
-    sizes: list[int]
-    history: torch.Tensor
-    targets: torch.Tensor
-    ends: list[int]
-
-    @classmethod
-    def joined(cls, levels: list[Level], device: torch.device) -> "Levels":
-        """Put them on a device."""
-        sizes = [len(level.inputs) for level in levels]
-        n_before = np.cumsum([0, *sizes[:-1]])
-        # Each in one copy.
-        source, inputs, history, targets = (
-            on_device(np.concatenate(parts), device)
-            for parts in (
-                [level.source for level in levels],
-                [level.inputs for level in levels],
-                [level.history + n for level, n in zip(levels, n_before, strict=True)],
-                [level.targets for level in levels],
-            )
-        )
-        ends = np.cumsum([len(level.targets) for level in levels]).tolist()
-        return cls(source.split(sizes), inputs, sizes, history, targets, ends)
-
-    @classmethod
-    def apart(
-        cls,
-        inputs: NDArray[np.int64],
-        targets: NDArray[np.int64],
-        inside: NDArray[np.bool_],
-        device: torch.device,
-    ) -> "Levels":
-        """Let each text have histories of its own.
-
-        Parameters
-        ----------
-        inputs, targets, inside : ndarrays of shape (n_steps, n_texts)
-            The last token of each history, the next one, and whether there is one; the
-            longest text first.
-        device : torch.device
-        """
-        of_steps, next_ones = (
-            on_device(tokens[inside], device) for tokens in (inputs, targets)
-        )
-        sizes = inside.sum(axis=1)
-        source = [None] * len(sizes)
-        history = torch.arange(len(next_ones), device=device)
-        ends = sizes.cumsum().tolist()
-        return cls(source, of_steps, sizes.tolist(), history, next_ones, ends)
 
 
 class Networks:

@@ -13,7 +13,8 @@ from joblib import cpu_count, effective_n_jobs
 from numpy.typing import NDArray
 
 from sklearn_charlstm._device import Compute, n_devices, on_device, reproducibly
-from sklearn_charlstm._networks import MAX_LOGITS, Levels, Model, Networks
+from sklearn_charlstm._levels import Levels
+from sklearn_charlstm._networks import MAX_LOGITS, Model, Networks
 from sklearn_charlstm._prefixes import Level, PrefixTree
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
