@@ -121,9 +121,10 @@ def analyze(X: Collection[Any], analyzer: Analyzer) -> list[Sequence[Hashable]]:
         If `X` is not a one-dimensional, non-empty sequence of samples, or if a
         sample cannot be used. The message names the row.
     """
-    if callable(analyzer) and len(getattr(X, "shape", ())) > 1:
+    is_table = hasattr(X, "to_numpy") and len(getattr(X, "shape", ())) > 1
+    if is_table and callable(analyzer):
         # A DataFrame gives its columns, by their names.
-        X = getattr(X, "to_numpy", lambda: X)()
+        X = X.to_numpy()  # type: ignore[attr-defined]
     _check_container(X, rows_are_samples=callable(analyzer))
     if not callable(analyzer):
         texts = list(X)

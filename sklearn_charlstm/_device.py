@@ -188,7 +188,7 @@ def nth_gpu(number: int) -> Iterator[None]:
 
 @contextmanager
 def _as_by_default() -> Iterator[None]:
-    """Let the default device of a caller not count, nor his autocast.
+    """Let the default device and the autocast of a caller not count.
 
     The default dtype does not either: it is that of all threads, so tensors are made of
     float32 wherever they are made.

@@ -207,10 +207,22 @@ def test_what_is_set_in_torch_does_not_count(
         clf.save(tmp_path / "clf.safetensors")
         loaded = CharLMLanguageClassifier.load(tmp_path / "clf.safetensors")
         np.testing.assert_array_equal(loaded.log_likelihood(texts), expected)
-    for precision in ("float32", "bfloat16"):
-        clf = CharLMLanguageClassifier(**tiny, precision=precision)
-        expected = clf.fit(texts, labels).log_likelihood(texts)
-        with torch.autocast("cpu", torch.bfloat16):
-            clf.fit(texts, labels)
-            np.testing.assert_array_equal(clf.log_likelihood(texts), expected)
-            assert torch.is_autocast_enabled("cpu")
+
+
+def assert_the_same_within_autocast(clf, texts, labels):
+    expected = clf.fit(texts, labels).log_likelihood(texts)
+    with torch.autocast("cpu", torch.bfloat16):
+        clf.fit(texts, labels)
+        np.testing.assert_array_equal(clf.log_likelihood(texts), expected)
+        assert torch.is_autocast_enabled("cpu")
+
+
+def test_autocast_of_the_caller(tiny, texts, labels):
+    clf = CharLMLanguageClassifier(**tiny, discriminative_epochs=1)
+    assert_the_same_within_autocast(clf, texts, labels)
+
+
+def test_autocast_of_the_caller_around_bfloat16(half, tiny, texts, labels):
+    tiny.update(precision=half.precision, discriminative_epochs=1)
+    clf = CharLMLanguageClassifier(**tiny)
+    assert_the_same_within_autocast(clf, texts, labels)

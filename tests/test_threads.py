@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import threading
-import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +14,7 @@ from skorch.callbacks import Callback
 
 from sklearn_charlstm import CharLMLanguageClassifier
 from sklearn_charlstm._device import reproducibly
+from sklearn_charlstm._scoring import text_log_likelihood
 
 N_THREADS = 8
 
@@ -141,15 +141,22 @@ def test_predict_draws_no_random_numbers(tiny, texts, labels, pool):
     assert drawn == [torch.rand((), generator=generator) for _ in drawn]
 
 
-def test_fitted_anew_while_a_prediction_waits(tiny, texts, labels, pool):
+def test_fitted_anew_while_a_prediction_waits(tiny, texts, labels, pool, monkeypatch):
+    def watched(*args):
+        in_hand.release()
+        return text_log_likelihood(*args)
+
+    in_hand = threading.Semaphore(0)
     clf = CharLMLanguageClassifier(**tiny).fit(texts, labels)
     before = clf.predict_proba(texts)
     others = [*texts, "xyz zyx"]
     methods = (clf.predict, clf.predict_proba, clf.decision_function)
+    monkeypatch.setattr("sklearn_charlstm._classifier.text_log_likelihood", watched)
     with reproducibly():
-        # It has the models of now in hand, and waits for this thread.
+        # They have the models of now in hand, and wait for this thread.
         waiting = [pool.submit(method, texts) for method in methods]
-        time.sleep(0.2)
+        for _ in waiting:
+            in_hand.acquire()
         clf.fit(others, [*labels, "a third one"])
     predicted, proba, decision = (future.result() for future in waiting)
     assert set(predicted) <= {*labels}
