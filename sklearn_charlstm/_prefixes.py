@@ -96,8 +96,13 @@ class PrefixTree:
         tokens = self._token_at(self._starts[:n_texts] + self._length)
         self._length += 1
         prefixes = self._prefix[:n_texts]
-        one, history = distinct_numbers(prefixes, len(self._last))
-        self.are_apart = len(one) >= n_texts - n_texts // FEW_SHARE or (
+        if n_texts == len(self._prefix):
+            # No text has ended: all prefixes go on.
+            used, history = np.arange(len(self._last)), prefixes
+        else:
+            one, history = distinct_numbers(prefixes, len(self._last))
+            used = prefixes[one]
+        self.are_apart = len(used) >= n_texts - n_texts // FEW_SHARE or (
             n_texts <= FEW_ALIKE and n_shared >= MANY_STEPS
         )
         if self.are_apart:
@@ -107,7 +112,6 @@ class PrefixTree:
                 self._history[prefixes], self._last[prefixes], each, tokens, each
             )
         else:
-            used = prefixes[one]
             codes = history * self._n_ids + tokens
             one, prefix = distinct_numbers(codes, len(used) * self._n_ids)
             level = Level(

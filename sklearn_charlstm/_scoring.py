@@ -100,10 +100,14 @@ def text_log_likelihood(
                 return distinct_log_likelihood(models, texts, vocabulary, compute, map)
 
         with in_threads(n_jobs, n_gpus, len(distinct.ids)) as each:
-            return np.vstack([*each(read_on, range(n_gpus))])[number]
-    with in_threads(n_jobs, len(models), len(distinct.ids)) as each:
-        scores = distinct_log_likelihood(models, distinct, vocabulary, compute, each)
-    return scores[number]
+            scores = np.vstack([*each(read_on, range(n_gpus))])
+    else:
+        with in_threads(n_jobs, len(models), len(distinct.ids)) as each:
+            scores = distinct_log_likelihood(
+                models, distinct, vocabulary, compute, each
+            )
+    # Those of a class one after the other: it is faster to compute over the classes.
+    return scores.T.take(number, axis=1).T
 
 
 @torch.inference_mode()
@@ -139,7 +143,7 @@ def distinct_log_likelihood(
                 total[:, : more.shape[1]] += more
             totals = totals or sums
         log_likelihood[:, texts] = torch.cat(totals).cpu().numpy()
-    return np.ascontiguousarray(log_likelihood.T)
+    return log_likelihood.T
 
 
 def _padded(scores: torch.Tensor, inside: NDArray[np.bool_]) -> torch.Tensor:
