@@ -192,11 +192,13 @@ def _groups_that_follow(
             readers.setdefault(column.tobytes(), []).append(k)
     groups = []
     for same in readers.values():
-        n_tokens = int(lengths[followed[:, same[0]]].sum())
+        of_texts = lengths[followed[:, same[0]]]
+        n_tokens = int(of_texts.sum())
         if max_tokens is not None:
             n_tokens = min(n_tokens, max_tokens)
         of_same = [models[k] for k in same]
-        groups += [same[part] for part in side_by_side(of_same, n_tokens, compute)]
+        parts = side_by_side(of_same, len(of_texts), n_tokens, compute)
+        groups += [same[part] for part in parts]
     return groups
 
 

@@ -64,12 +64,15 @@ class PrefixTree:
         Where each text begins and how many tokens it has, the longest text first.
     first_input : int
         What is read before the first token.
+    are_compared : bool
+        Whether to look for histories in common.
 
     Attributes
     ----------
     are_apart : bool
         Whether hardly two texts, of those that are long enough, have a history in
-        common, or there are few that go on for long: each text has its own.
+        common, or there are few that go on for long, or nobody looks: each text has
+        its own.
     """
 
     def __init__(
@@ -78,7 +81,10 @@ class PrefixTree:
         starts: _Ints,
         lengths: _Ints,
         first_input: int,
+        *,
+        are_compared: bool = True,
     ) -> None:
+        self._are_compared = are_compared
         self._token_at, self._starts, self._lengths = token_at, starts, lengths
         self._n_ids = first_input + 1
         self._length = 0
@@ -102,8 +108,10 @@ class PrefixTree:
         else:
             one, history = distinct_numbers(prefixes, len(self._last))
             used = prefixes[one]
-        self.are_apart = len(used) >= n_texts - n_texts // FEW_SHARE or (
-            n_texts <= FEW_ALIKE and n_shared >= MANY_STEPS
+        self.are_apart = (
+            not self._are_compared
+            or len(used) >= n_texts - n_texts // FEW_SHARE
+            or (n_texts <= FEW_ALIKE and n_shared >= MANY_STEPS)
         )
         if self.are_apart:
             # From here on text i is history i is prefix i.

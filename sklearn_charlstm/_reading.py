@@ -5,7 +5,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -40,10 +40,15 @@ FEW_TEXTS = 16
 MAX_TOKENS = 2**14
 MAX_STEPS = 256
 # Times as many tokens and logits on a GPU, which is idle with less. It waits for Python
-# in each step, so the most texts are read there, fewer steps at a time.
+# in each step, so the most texts are read there, fewer steps at a time, and few texts
+# by the most models.
 ON_GPU = 16
 TEXTS_ON_GPU = 2**14
 STEPS_ON_GPU = 16
+
+# So few values of hidden states, of all models, a GPU has computed of a token before
+# Python knows whether other texts begin alike.
+FEW_STATES_ON_GPU = 2**10
 
 # Fewer tokens are read before threads have started.
 MIN_TOKENS = 2**11
@@ -111,26 +116,25 @@ def n_gpus_that_read(
 
 
 def side_by_side(
-    models: Sequence[Model], n_tokens: int, compute: Compute
+    models: Sequence[Model], n_texts: int, n_tokens: int, compute: Compute
 ) -> list[slice]:
     """Part models of the same arguments into groups that read side by side.
 
     Parameters
     ----------
     models : list of Model
-    n_tokens : int
+    n_texts, n_tokens : int
         That each reads.
     compute : Compute
     """
-    params = models[0].module_params
-    n_of_token = params["n_networks"] * params["hidden_size"]
+    n_states = _n_states(models[0])
     n_tokens = max(1, n_tokens)
     if compute.device.type != "cpu":
         # More are read one part after the other.
-        n_at_once = min(n_tokens, ON_GPU * MAX_TOKENS)
-        size = max(1, MAX_STATES_ON_GPU // (n_at_once * n_of_token))
+        n_at_once = min(n_tokens, _Bounds.of(models, n_texts, compute).n_tokens)
+        size = max(1, MAX_STATES_ON_GPU // (n_at_once * n_states))
     elif n_tokens < MIN_TOKENS:
-        size = max(1, MAX_STATES // (n_tokens * n_of_token))
+        size = max(1, MAX_STATES // (n_tokens * n_states))
     else:
         # Each thread has its models.
         size = 1
@@ -171,35 +175,76 @@ def read_in_parts(
         return number[encoded.ids[places]]
 
     lengths, starts = encoded.lengths, encoded.starts
-    n_logits = max(
-        model.module_params["n_networks"] * model.vocabulary.n_outputs
-        for model in models
-    )
-    on_cpu = compute.device.type == "cpu"
-    n_times = 1 if on_cpu else ON_GPU
-    max_tokens = max(1, n_times * min(MAX_TOKENS, MAX_LOGITS // n_logits))
-    params = models[0].module_params
-    n_values = params["n_networks"] * params["hidden_size"]
-    max_texts = max(MIN_TEXTS, VALUES_IN_CACHE // n_values) if on_cpu else TEXTS_ON_GPU
+    n_texts = int(np.count_nonzero(lengths))
+    bounds = _Bounds.of(models, n_texts, compute)
     groups = [
         Networks(models[group], vocabulary, tokens, compute)
-        for group in side_by_side(models, len(encoded.ids), compute)
+        for group in side_by_side(models, n_texts, len(encoded.ids), compute)
     ]
 
     def blocks(texts: slice) -> Iterator[_Block]:
-        part = _Part(token_at, starts[texts], lengths[texts], len(tokens), compute)
+        part = _Part(
+            token_at,
+            starts[texts],
+            lengths[texts],
+            len(tokens),
+            compute,
+            are_compared=bounds.are_compared,
+        )
         for networks in groups:
             networks.start()
-        for steps, inside, read in part.blocks(max_tokens):
+        for steps, inside, read in part.blocks(bounds.n_tokens):
             yield steps, inside, each(read, groups)
 
-    begin, n_texts = 0, np.count_nonzero(lengths)
+    begin = 0
     while begin < n_texts:
-        n_steps = min(lengths[begin], MAX_STEPS if on_cpu else STEPS_ON_GPU)
-        end = begin + min(max_texts, max(1, max_tokens // n_steps))
+        n_steps = min(lengths[begin], bounds.n_steps)
+        end = begin + min(bounds.n_texts, max(1, bounds.n_tokens // n_steps))
         texts = slice(begin, min(end, n_texts))
         yield texts, blocks(texts)
         begin = end
+
+
+class _Bounds(NamedTuple):
+    """What is read together at most.
+
+    Attributes
+    ----------
+    n_texts : int
+    n_steps : int
+        Of so many texts.
+    n_tokens : int
+        Before the scores are handed on.
+    are_compared : bool
+        Whether to look for texts that begin alike.
+    """
+
+    n_texts: int
+    n_steps: int
+    n_tokens: int
+    are_compared: bool
+
+    @classmethod
+    def of(cls, models: Sequence[Model], n_texts: int, compute: Compute) -> Self:
+        """Return those of models that read so many texts."""
+        n_outputs = max(model.vocabulary.n_outputs for model in models)
+        n_logits = models[0].module_params["n_networks"] * n_outputs
+        n_states = _n_states(models[0])
+        n_tokens = max(1, min(MAX_TOKENS, MAX_LOGITS // n_logits))
+        if compute.device.type == "cpu":
+            at_once = max(MIN_TEXTS, VALUES_IN_CACHE // n_states)
+            return cls(at_once, MAX_STEPS, n_tokens, are_compared=True)
+        n_states *= len(models)
+        n_needed = STEPS_ON_GPU * min(n_texts, TEXTS_ON_GPU)
+        n_tokens = min(ON_GPU * n_tokens, max(n_needed, MAX_STATES_ON_GPU // n_states))
+        are_compared = n_states > FEW_STATES_ON_GPU
+        return cls(TEXTS_ON_GPU, STEPS_ON_GPU, n_tokens, are_compared)
+
+
+def _n_states(model: Model) -> int:
+    """Return how many values of hidden states a model has for a token."""
+    params = model.module_params
+    return params["n_networks"] * params["hidden_size"]
 
 
 class _Part:
@@ -214,6 +259,8 @@ class _Part:
     first_input : int
         What is read before the first token.
     compute : Compute
+    are_compared : bool
+        Whether to look for texts that begin alike.
     """
 
     def __init__(
@@ -223,10 +270,14 @@ class _Part:
         lengths: _Ints,
         first_input: int,
         compute: Compute,
+        *,
+        are_compared: bool,
     ) -> None:
         self._token_at, self._starts, self._lengths = token_at, starts, lengths
         self._first_input = first_input
-        self._tree = PrefixTree(token_at, starts, lengths, first_input)
+        self._tree = PrefixTree(
+            token_at, starts, lengths, first_input, are_compared=are_compared
+        )
         self._device = compute.device
 
     def blocks(

@@ -21,6 +21,7 @@ from sklearn_charlstm import (
     _reading,
     _scoring,
 )
+from sklearn_charlstm._device import Compute
 from sklearn_charlstm._module import CharLSTM
 from sklearn_charlstm._replay import Replayed
 
@@ -252,6 +253,45 @@ def test_memory_is_bounded_and_a_part_is_waited_for_once(clf, stand_in, monkeypa
     assert 64 < max(sizes) <= 128
     assert sum(sizes) > 20 * len(n_waits)
     assert sum(n_waits) == 2
+
+
+@pytest.mark.parametrize("few_states", [0, 10**6])
+def test_beginnings_in_common_are_read_once_where_it_pays(
+    clf, stand_in, monkeypatch, few_states
+):
+    X = ["the cat", "the dog", "le chat", "the", "le chien", "le c", "the end", "le"]
+    expected = clf.predict_proba(X)
+    monkeypatch.setattr(_reading, "FEW_STATES_ON_GPU", few_states)
+    n_read = []
+    read_levels = _networks.Networks.read_levels
+
+    def watch(self, levels):
+        n_read.append(len(levels.targets))
+        return read_levels(self, levels)
+
+    monkeypatch.setattr(_networks.Networks, "read_levels", watch)
+    with stand_in:
+        found = clf.set_params(device="cuda").predict_proba(X)
+    assert_same(found, expected)
+    n_different = len({text[:end] for text in X for end in range(1, 9)})
+    assert sum(n_read) == (sum(map(len, X)) if few_states else n_different)
+
+
+def test_few_texts_are_read_by_many_models(clf, monkeypatch):
+    models = [model._as_scored() for model in clf.language_models_] * 3
+    # Two networks of eight units, for two texts.
+    monkeypatch.setattr(
+        _reading, "MAX_STATES_ON_GPU", 6 * 2 * _reading.STEPS_ON_GPU * 2 * 8
+    )
+    on_gpu = Compute(torch.device("cuda"), torch.float32)
+
+    def sizes(n_texts, length):
+        groups = _reading.side_by_side(models, n_texts, n_texts * length, on_gpu)
+        return [len(models[group]) for group in groups]
+
+    assert sizes(2, 1000) == sizes(1, 1000) == sizes(2, 5) == [6]
+    assert sizes(4, 1000) == [3, 3]
+    assert sizes(1000, 1000) == [1] * 6
 
 
 @pytest.mark.parametrize(
