@@ -31,7 +31,7 @@ CLASSES = {2: 4_000_000, 75: 1_000_000}
 LENGTHS = (10, 20, 200, 2000)
 # Cores read a part, or it would take hours.
 OF_CORES = 100
-HIDDEN_SIZES = (96, 192, 512)
+HIDDEN_SIZES = (96, 192, 512, 1024)
 EPOCHS = 10
 APART = {"discriminative_epochs": 0, "calibration_folds": 0}
 

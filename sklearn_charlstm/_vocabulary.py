@@ -360,7 +360,7 @@ class Vocabulary(dict[Hashable, int]):
             The ids of every text and, where boundaries count, of its end, in the
             smallest unsigned dtype that holds every id.
         """
-        lengths = np.array([*map(len, sequences)], dtype=np.int64)
+        lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
         # For less text a table takes longer than it saves.
         if self.analyzer == "char" and lengths.sum() > self.n_inputs:
             characters: Any = sequences
