@@ -128,7 +128,7 @@ def analyze(X: Collection[Any], analyzer: Analyzer) -> list[Sequence[Hashable]]:
     _check_container(X, rows_are_samples=callable(analyzer))
     if not callable(analyzer):
         texts = list(X)
-        if [*map(type, texts)].count(str) < len(texts):
+        if set(map(type, texts)) != {str}:
             texts = [_check_text(text, f"X[{row}]") for row, text in enumerate(texts)]
         return [*_ANALYZERS[analyzer](texts)]
     return [_tokens(analyzer, sample, f"X[{row}]") for row, sample in enumerate(X)]
