@@ -9,8 +9,7 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test docs lint fuzz clean
 
-# Without a GPU; `pip install torch` alone would fetch several GB of CUDA libraries on
-# Linux.
+# By itself and with its version: README.md says how to get the build without CUDA.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0

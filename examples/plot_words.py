@@ -51,7 +51,7 @@ print(
 
 
 def words(text):
-    """Return words and punctuation marks, as ``analyzer='word'`` does."""
+    """Return words and punctuation marks, of English as ``analyzer='word'`` does."""
     return re.findall(r"\w+|[^\w\s]", text)
 
 

@@ -74,8 +74,8 @@ class CharLMLanguageClassifier(
         How many parts the training text is divided into to learn what its characters
         count as evidence: models are trained without a part, once for every part, or
         fewer times where fewer parts have 20,000 characters of the smallest class. Each
-        has one network. 0: as much as their log-likelihood says, which is more than
-        they are worth on close classes. The order of the classes does not depend on
+        has one network. 2 or more, or 0: no calibration, and probabilities that are too
+        sure, most of all for close classes. The order of the classes does not depend on
         it, where all have the same prior.
     n_networks : int, default=3
         LSTM networks in each language model, trained from other initial weights. The
@@ -90,9 +90,9 @@ class CharLMLanguageClassifier(
     num_layers : int, default=1
         LSTM layers.
     dropout : float, default=0.3
-        Share of units dropped at random in training, in [0, 1): before the output
-        others in every window, the same at all its characters; between layers others
-        at every character.
+        Share of units dropped at random in training, in [0, 1). Before the output they
+        are drawn anew for every window and are the same at all its characters; between
+        layers they are drawn anew at every character.
     batch_size : int, default=32
         Windows used for one update of the weights.
     lr : float, default=0.01
@@ -145,20 +145,22 @@ class CharLMLanguageClassifier(
         each on one core. None means 1 unless in a :obj:`joblib.parallel_config`
         context, -1 all cores. The result does not depend on it. On a CUDA device `fit`
         trains all models in one step, without early stopping, `net_params` and a second
-        layer, and where no class has more than 500,000 characters; there it counts in
-        what comes after. With ``device='auto'`` or 'cuda' and several GPUs
-        as many of them as there are jobs share the models to train and, without a
-        beam, the texts to score, and roundings depend on it; 'cuda:0' stays on one.
+        layer, and where no class has more than 500,000 characters; there `n_jobs`
+        counts in joint training, calibration and prediction only. With
+        ``device='auto'`` or 'cuda' and several GPUs as many of them as there are jobs
+        share the models to train and, without a beam, the texts to score, and roundings
+        depend on it; 'cuda:0' stays on one.
     random_state : int, RandomState instance or None, default=None
         Seed of weights, windows, dropout and validation texts. An int gives the same
         model in every `fit` on the same machine.
     verbose : int, default=0
         1 shows a progress line with the current bits per character.
     net_params : dict, default=None
-        More settings of the :class:`skorch.NeuralNet`, such as ``optimizer`` or
-        ``callbacks``. Copies of them are used: each call of `fit` starts the callbacks
-        anew, also where training goes on, and what they record is not in those that
-        were passed. The history has the loss of every epoch, not of every batch.
+        More settings of the :class:`skorch.NeuralNet` that trains each model, such as
+        ``optimizer`` or ``callbacks``; the joint training does not use them. Copies of
+        them are used: each call of `fit` starts the callbacks anew, also where training
+        goes on, and what they record is not in those that were passed. The history has
+        the loss of every epoch, not of every batch.
 
     Attributes
     ----------
@@ -172,8 +174,8 @@ class CharLMLanguageClassifier(
     language_models_ : list of n_classes CharLSTMLanguageModel
         The models, in the order of `classes_`.
     vocabulary_ : Vocabulary
-        The common alphabet, a dict from character to id. After `add_class` that of
-        the latest model, which holds the others'.
+        The common alphabet, a dict from character to id, which `add_class` extends. Of
+        a model in `language_models_` it is that of its class.
     loss_curve_ : list of n_classes ndarrays of shape (n_iter_[k],)
         Negative log-likelihood per character of the training texts in each epoch,
         in nats, with dropout.
@@ -386,11 +388,12 @@ class CharLMLanguageClassifier(
     ) -> Self:
         """Go once over more texts.
 
-        The alphabet is that of the first call, and each model tells all of it apart:
-        characters that only later texts have are unknown. The state of the optimizers
-        is kept from call to call. The weights are averaged over all updates, those of a
-        `fit` before too, so that new texts count by about their share of all. A class
-        that no text has been seen of has an untrained model.
+        The alphabet is that of the first call: characters that only later texts have
+        are unknown. Each model tells all of it apart, but after a `fit` only the
+        characters of its class. The state of the optimizers is kept from call to call.
+        The weights are averaged over all updates, those of a `fit` before too, so that
+        new texts count by about their share of all. A class that no text has been seen
+        of has an untrained model.
 
         Parameters
         ----------
@@ -399,7 +402,7 @@ class CharLMLanguageClassifier(
         y : array-like of shape (n_samples,)
             Their labels.
         classes : array-like of shape (n_classes,), default=None
-            All labels there will ever be; required in the first call.
+            All labels; required in the first call. `add_class` adds one later.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights of the texts; in the loss only their ratios within
             a call and a class count.

@@ -77,9 +77,9 @@ class CharLSTMLanguageModel(
     num_layers : int, default=1
         LSTM layers.
     dropout : float, default=0.3
-        Share of units dropped at random in training, in [0, 1): before the output
-        others in every window, the same at all its characters; between layers others
-        at every character.
+        Share of units dropped at random in training, in [0, 1). Before the output they
+        are drawn anew for every window and are the same at all its characters; between
+        layers they are drawn anew at every character.
     batch_size : int, default=32
         Windows used for one update of the weights.
     lr : float, default=0.01
@@ -140,7 +140,7 @@ class CharLSTMLanguageModel(
         in nats, with dropout.
     validation_loss_curve_ : ndarray of shape (n_epochs,), or None
         Negative log-likelihood per character of the texts set aside, in nats, after
-        each epoch since they were. None without early stopping.
+        each epoch since they were set aside. None without early stopping.
     n_iter_ : int
         Epochs done.
     hidden_size_ : int
