@@ -95,8 +95,8 @@ class BayesRuleMixin(ClassifierMixin):
             or not np.isclose(prior.sum(), 1)
         ):
             raise ValueError(
-                f"`class_prior` must be {n_classes} positive probabilities that sum to "
-                f"1, one for each of the classes {self.classes_}, got "
+                f"`class_prior` must be an array of {n_classes} positive probabilities "
+                f"that sum to 1, in the order of the classes {self.classes_}, got "
                 f"{self.class_prior!r}."
             )
         return np.log(prior / prior.sum())

@@ -452,6 +452,7 @@ class CharLMLanguageClassifier(
         if first_call:
             clf._start(classes, texts, one_pass=True)
             clf.evidence_weight_ = EvidenceWeight()
+            clf.discriminative_loss_curve_ = np.empty(0)
         clf.class_count_ = clf.class_count_ + np.bincount(
             class_index, weights=weights, minlength=len(clf.classes_)
         )
@@ -661,7 +662,7 @@ class CharLMLanguageClassifier(
 
     def _content(self, alphabets: Alphabets) -> dict[str, Any]:
         weight = self.evidence_weight_
-        content = {
+        return {
             "alphabet": alphabets.number_of(self.vocabulary_),
             "classes": labels_content(self.classes_),
             "class_count": self.class_count_,
@@ -673,10 +674,8 @@ class CharLMLanguageClassifier(
                 {"random_state": model.random_state, **model._content(alphabets)}
                 for model in self.language_models_
             ],
+            "discriminative_loss_curve": self.discriminative_loss_curve_,
         }
-        if hasattr(self, "discriminative_loss_curve_"):
-            content["discriminative_loss_curve"] = self.discriminative_loss_curve_
-        return content
 
     def _restore(self, node: Node, alphabets: Alphabets) -> None:
         self.vocabulary_ = alphabets[node.value("alphabet", int)]
@@ -709,6 +708,7 @@ class CharLMLanguageClassifier(
         if not (low / 2 < slope < 2 * high and half_length > 0.5):
             raise damaged(f"the evidence weight is {slope}, {half_length}")
         self.evidence_weight_ = EvidenceWeight(slope, half_length)
+        self.discriminative_loss_curve_ = np.empty(0)
         if node.has_array("discriminative_loss_curve"):
             self.discriminative_loss_curve_ = node.array(
                 "discriminative_loss_curve", (None,), "F64"

@@ -111,8 +111,14 @@ def resolve_compute(device: str, precision: str) -> Compute:
     Raises
     ------
     ValueError
-        If there is no such device on this machine.
+        If there is no such device on this machine, or no such precision.
     """
+    if precision not in (*DTYPES, "auto"):
+        # It may have been set since `fit`.
+        raise ValueError(
+            f"precision={precision!r} is not known; use 'float32', 'bfloat16' or "
+            "'auto'."
+        )
     where = _resolve_device(device)
     if precision == "auto":
         # AVX-512 BF16 alone pays on some processors and takes longer on others, a GPU
@@ -129,7 +135,7 @@ def _resolve_device(device: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         resolved = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ValueError(
             f"device={device!r} is not a torch device; use 'auto', 'cpu', 'cuda', "
             "'cuda:1' or 'mps'."

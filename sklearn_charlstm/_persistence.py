@@ -81,14 +81,15 @@ class PersistenceMixin:
         ValueError
             If a parameter, a label or a token of a callable `analyzer` is an object
             that is not data, such as a RandomState or `net_params`, if a parameter is
-            out of range, or if one of the networks has been changed since they were
-            made.
+            out of range, if one of the networks has been changed since they were made,
+            or if the estimator is of a subclass that lacks a parameter.
         OSError
             If the file cannot be written.
         """
         check_is_fitted(self)
         self._validate_params()  # type: ignore[attr-defined]
         self._check_same_networks()
+        params = _plain_params(self)
         alphabets = Alphabets()
         fitted = self._content(alphabets)
         write_archive(
@@ -100,7 +101,7 @@ class PersistenceMixin:
                     "sklearn_charlstm": __version__,
                     **{name: version(name) for name in ("numpy", "torch")},
                 },
-                "params": _plain_params(self.get_params(deep=False)),  # type: ignore[attr-defined]
+                "params": params,
                 "alphabets": alphabets.content,
                 "fitted": fitted,
             },
@@ -180,8 +181,15 @@ class PersistenceMixin:
         super().__setstate__(state)  # type: ignore[misc]
 
 
-def _plain_params(params: dict[str, Any]) -> dict[str, Any]:
+def _plain_params(estimator: Any) -> dict[str, Any]:
     """Return the parameters as JSON can hold them; refuse what it cannot."""
+    params: dict[str, Any] = estimator.get_params(deep=False)
+    ours = next(cls for cls in type(estimator).__mro__ if "_saved_as" in vars(cls))
+    if missing := inspect.signature(ours).parameters.keys() - params:
+        raise ValueError(
+            f"{type(estimator).__name__} has no parameter {min(missing)!r}, and only "
+            f"what has all those of {ours.__name__} can be saved; pickle it."
+        )
     # Chosen when the file is loaded.
     del params["device"]
     if callable(analyzer := params["analyzer"]):

@@ -12,7 +12,6 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone
 from sklearn.utils.parallel import delayed
 
 from sklearn_charlstm._analysis import LabelledSequences
@@ -259,8 +258,12 @@ class RefinementMixin(ClassModelsMixin):
     def _to_calibrate(self, discriminative_epochs: int) -> Self:
         """Return the classifier that is trained without a part of the texts."""
         models = self.language_models_
-        classifier = clone(self)
-        vars(classifier).update(
+        classifier = object.__new__(type(self))
+        # None of the parameters is copied, as `clone` does: an `analyzer` may be an
+        # object that cannot be, and it has to be the same one in all models.
+        params = {k: v for k, v in vars(self).items() if k[0] != "_" and k[-1] != "_"}
+        classifier.__dict__.update(
+            params,
             # One network is trusted less than their mean: the error is on the safe
             # side, and it takes a fraction of the time.
             n_networks=1,

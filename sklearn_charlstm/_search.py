@@ -246,6 +246,8 @@ class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
             for number, result in zip(run, results, strict=True):
                 by_candidate[number, split] = result
         out = [by_candidate[key] for key in sorted(by_candidate)]
+        if not out:
+            raise ValueError("No fits were performed: `param_grid` or `cv` is empty.")
         _warn_or_raise_about_fit_failures(out, self.error_score)
         if callable(self.scoring):
             _insert_error_scores(out, self.error_score)
@@ -275,6 +277,14 @@ class WarmStartGridSearchCV(DocumentationLinkMixin, GridSearchCV):
             if hasattr(self.best_estimator_, "feature_names_in_"):
                 self.feature_names_in_ = self.best_estimator_.feature_names_in_
         return self
+
+    @property
+    def set_callbacks(self) -> Any:
+        """Not available: the runs that candidates share have no callbacks."""
+        raise AttributeError(
+            "WarmStartGridSearchCV has no callbacks: candidates share a run. Use "
+            "GridSearchCV for callbacks, or `verbose`."
+        )
 
     def _base_estimator(self) -> Any:
         """Return the estimator as it goes on from one value to the next."""

@@ -5,8 +5,9 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from scipy import sparse
 
-from sklearn_charlstm._analysis import analyze, check_labels
+from sklearn_charlstm._analysis import analyze, analyze_weighted, check_labels
 
 
 @pytest.mark.parametrize(
@@ -150,3 +151,19 @@ def test_a_missing_label_among_str():
     ):
         with pytest.raises(ValueError, match=r"y\[1\] is a missing value"):
             check_labels(labels, "y")
+
+
+def test_what_a_mask_hides_is_not_used():
+    hidden = np.ma.array([1, 2, 3], mask=[0, 0, 1])
+    with pytest.raises(ValueError, match=r"y\[2\] is masked; drop the sample"):
+        check_labels(hidden, "y")
+    with pytest.raises(ValueError, match=r"sample_weight\[2\] is masked"):
+        analyze_weighted(["a", "b", "c"], "char", hidden)
+    seen = np.ma.array([1, 2, 3], mask=False)
+    assert check_labels(seen, "y").tolist() == [1, 2, 3]
+    assert analyze_weighted(["a", "b", "c"], "char", seen)[1].tolist() == [1, 2, 3]
+
+
+def test_rows_that_cannot_be_read():
+    with pytest.raises(ValueError, match=r"shape \(2, 2\).*pass a dense NumPy array"):
+        analyze(sparse.csr_array(np.eye(2)), tuple)

@@ -257,7 +257,7 @@ def test_error_correcting_codes(clf, texts, labels):
     assert codes.fit(np.array(texts), labels).score(np.array(texts), labels) > 0.8
 
 
-def test_a_subclass_has_parameters_of_its_own(tiny, texts, labels):
+def test_a_subclass_has_parameters_of_its_own(tiny, texts, labels, tmp_path):
     class LowerCase(CharLMLanguageClassifier):
         def __init__(self, *, epochs=1, lower=True):
             super().__init__(**{**tiny, "epochs": epochs}, calibration_folds=2)
@@ -268,3 +268,5 @@ def test_a_subclass_has_parameters_of_its_own(tiny, texts, labels):
     np.testing.assert_array_equal(
         its_own.predict_proba(texts), usual.fit(texts, labels).predict_proba(texts)
     )
+    with pytest.raises(ValueError, match="LowerCase has no parameter 'analyzer'"):
+        its_own.save(tmp_path / "its.own")

@@ -45,6 +45,13 @@ def test_a_device_that_is_not_there(monkeypatch):
         resolve_device("meta")
     with pytest.raises(ValueError, match=r"'gpu' is not a torch device; use 'auto'"):
         resolve_device("gpu")
+    with pytest.raises(ValueError, match=r"device=None is not a torch device"):
+        resolve_device(None)
+
+
+def test_a_precision_that_is_not_known():
+    with pytest.raises(ValueError, match=r"precision='half' is not known; use"):
+        resolve_compute("cpu", "half")
 
 
 def test_second_gpu(monkeypatch):

@@ -141,7 +141,7 @@ def test_empirical_priors_are_of_the_weights(tiny, texts, labels):
 )
 def test_bad_priors(tiny, texts, labels, prior):
     clf = CharLMLanguageClassifier(**tiny, class_prior=prior)
-    with pytest.raises(ValueError, match="must be 2 positive probabilities"):
+    with pytest.raises(ValueError, match="an array of 2 positive probabilities"):
         clf.fit(texts, labels)
     assert not hasattr(clf, "classes_")
 
@@ -309,6 +309,7 @@ def test_errors_of_partial_fit(tiny, texts, labels):
         clf.partial_fit(texts, labels, classes=["eng", "deu"])
     assert not hasattr(clf, "classes_")
     clf.partial_fit(texts, labels, classes=["eng", "fra"])
+    assert clf.discriminative_loss_curve_.shape == (0,)
     with pytest.raises(ValueError, match="not the same as on the first call"):
         clf.partial_fit(texts, labels, classes=["eng", "deu"])
     with pytest.raises(ValueError, match="does not support early_stopping"):
@@ -534,7 +535,7 @@ def test_errors_of_add_class(tiny, texts, labels):
         clf.add_class("deu", ["a", "b"], sample_weight=[1])
     with pytest.raises(ValueError, match="All texts are empty"):
         clf.add_class("deu", [""])
-    with pytest.raises(ValueError, match="must be 3 positive probabilities"):
+    with pytest.raises(ValueError, match="an array of 3 positive probabilities"):
         clf.add_class("deu", ["text"])
     clf.set_params(class_prior=[0.4, 0.3, 0.3]).add_class("deu", ["text"])
     np.testing.assert_allclose(np.exp(clf.class_log_prior_), [0.4, 0.3, 0.3])

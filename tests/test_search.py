@@ -175,6 +175,9 @@ def test_a_grid_without_the_parameter(tiny, texts, labels):
     search.set_params(param_grid={"epochs": ["x", 2]})
     with pytest.raises(ValueError, match=r"epochs='x'; it must be a number"):
         search.fit(texts, labels)
+    search.set_params(param_grid=[])
+    with pytest.raises(ValueError, match="No fits were performed"):
+        search.fit(texts, labels)
     search.set_params(param_grid={"epochs": 5})
     with pytest.raises(TypeError, match="Parameter grid for parameter 'epochs'"):
         search.fit(texts, labels)
@@ -261,3 +264,11 @@ def test_weights_and_groups_reach_who_wants_them(tiny, texts, labels, routing):
         assert_same_results(
             search.fit(texts, labels, **params), expected.fit(texts, labels, **params)
         )
+
+
+def test_callbacks_are_not_taken_in_silence(tiny):
+    search = WarmStartGridSearchCV(CharLMLanguageClassifier(**tiny), {"epochs": [1]})
+    # scikit-learn asks before it passes on those of what is around it, and warns.
+    assert not hasattr(search, "set_callbacks")
+    with pytest.raises(AttributeError, match="Use GridSearchCV for callbacks"):
+        search.set_callbacks()

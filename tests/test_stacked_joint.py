@@ -248,6 +248,23 @@ def test_folds_are_trained_side_by_side(
     )
 
 
+@pytest.mark.parametrize("devices", [(), ("cpu",)])
+def test_an_analyzer_that_cannot_be_copied(tiny, monkeypatch, devices):
+    class Words:
+        def __call__(self, text):
+            return text.split()
+
+        def __deepcopy__(self, memo):
+            raise TypeError("cannot be copied")
+
+    monkeypatch.setattr(_stacked, "_DEVICES", devices)
+    tiny.update(discriminative_epochs=1, calibration_folds=2)
+    X, y = ["the cat and the dog", "le chat et le chien"] * 4, ["en", "fr"] * 4
+    clf = CharLMLanguageClassifier(**tiny, analyzer=Words()).fit(X, y)
+    usual = CharLMLanguageClassifier(**tiny, analyzer=str.split).fit(X, y)
+    np.testing.assert_array_equal(clf.predict_proba(X), usual.predict_proba(X))
+
+
 def test_folds_that_are_not_trained_in_one_step_are_jobs(tiny, monkeypatch):
     monkeypatch.setattr(_stacked, "_DEVICES", ("cpu",))
     tiny.update(discriminative_epochs=1, calibration_folds=3)
