@@ -9,10 +9,8 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test docs lint fuzz clean
 
-# By itself and with its version: README.md says how to get the build without CUDA.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
 	touch $@
 

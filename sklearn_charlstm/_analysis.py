@@ -34,6 +34,7 @@ __all__ = [
     "continues_word",
     "is_missing",
     "joined",
+    "refuse_masked",
 ]
 
 Analyzer = Literal["char", "byte", "word"] | Callable[[Any], Iterable[Hashable]]
@@ -195,8 +196,8 @@ def _check_container(X: object, rows_are_samples: bool) -> None:
     if len(shape) != 1 and not is_array_of_rows:
         if rows_are_samples and shape:
             raise ValueError(
-                f"X is {type(X).__name__} of shape {tuple(shape)}, whose rows cannot "
-                "be read one after the other; pass a dense NumPy array or a table."
+                f"X is {type(X).__name__} of shape {tuple(shape)}; row by row only a "
+                "NumPy array or a table is read, pass it as one."
             )
         raise ValueError(
             "X must be one-dimensional, one text per sample, got "
@@ -310,7 +311,7 @@ def analyze_weighted(
         sample, if all are zero, or if they are too far apart for their ratios.
     """
     sequences = analyze(X, analyzer)
-    _refuse_masked(sample_weight, "sample_weight")
+    refuse_masked(sample_weight, "sample_weight")
     weights = _check_sample_weight(
         sample_weight, sequences, dtype=np.float64, ensure_non_negative=True
     )
@@ -331,7 +332,7 @@ def analyze_weighted(
     return list(compress(sequences, kept)), weights[kept], kept
 
 
-def _refuse_masked(values: ArrayLike | None, name: str) -> None:
+def refuse_masked(values: ArrayLike | None, name: str) -> None:
     """Raise an error where scikit-learn would take what a mask hides."""
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         row = int(np.argmax(np.ma.getmaskarray(values)))
@@ -351,7 +352,7 @@ def check_labels(labels: ArrayLike, name: str) -> NDArray[Any]:
     -------
     labels : ndarray of shape (n_labels,)
     """
-    _refuse_masked(labels, name)
+    refuse_masked(labels, name)
     array: NDArray[Any] = column_or_1d(labels, warn=True)
     # A list of str becomes an array in which NaN is the str 'nan'.
     is_array = hasattr(labels, "dtype")

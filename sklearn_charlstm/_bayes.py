@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin
 
+from sklearn_charlstm._analysis import refuse_masked
+
 __all__ = ["BayesRuleMixin"]
 
 
@@ -85,6 +87,7 @@ class BayesRuleMixin(ClassifierMixin):
                     f"`class_prior` is labelled {named}, and the order of the classes "
                     f"is {self.classes_}; pass its values in that order."
                 )
+        refuse_masked(self.class_prior, "class_prior")
         try:
             prior = np.asarray(self.class_prior, dtype=float)
         except (TypeError, ValueError):

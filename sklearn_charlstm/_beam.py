@@ -193,11 +193,12 @@ def _groups_that_follow(
     groups = []
     for same in readers.values():
         of_texts = lengths[followed[:, same[0]]]
-        n_tokens = int(of_texts.sum())
+        n_texts, n_tokens = len(of_texts), int(of_texts.sum())
         if max_tokens is not None:
-            n_tokens = min(n_tokens, max_tokens)
+            # What is looked at is read side by side, as so many texts are.
+            n_texts = n_tokens = min(n_tokens, max_tokens)
         of_same = [models[k] for k in same]
-        parts = side_by_side(of_same, len(of_texts), n_tokens, compute)
+        parts = side_by_side(of_same, n_texts, n_tokens, compute)
         groups += [same[part] for part in parts]
     return groups
 

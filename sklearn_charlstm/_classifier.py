@@ -74,7 +74,7 @@ class CharLMLanguageClassifier(
         How many parts the training text is divided into to learn what its characters
         count as evidence: models are trained without a part, once for every part, or
         fewer times where fewer parts have 20,000 characters of the smallest class. Each
-        has one network. 2 or more, or 0: no calibration, and probabilities that are too
+        has one network. At least 2. 0: no calibration, and probabilities that are too
         sure, most of all for close classes. The order of the classes does not depend on
         it, where all have the same prior.
     n_networks : int, default=3
@@ -174,8 +174,8 @@ class CharLMLanguageClassifier(
     language_models_ : list of n_classes CharLSTMLanguageModel
         The models, in the order of `classes_`.
     vocabulary_ : Vocabulary
-        The common alphabet, a dict from character to id, which `add_class` extends. Of
-        a model in `language_models_` it is that of its class.
+        The common alphabet, a dict from character to id, which `add_class` extends.
+        After `fit` that of a model in `language_models_` is the alphabet of its class.
     loss_curve_ : list of n_classes ndarrays of shape (n_iter_[k],)
         Negative log-likelihood per character of the training texts in each epoch,
         in nats, with dropout.
@@ -708,11 +708,8 @@ class CharLMLanguageClassifier(
         if not (low / 2 < slope < 2 * high and half_length > 0.5):
             raise damaged(f"the evidence weight is {slope}, {half_length}")
         self.evidence_weight_ = EvidenceWeight(slope, half_length)
-        self.discriminative_loss_curve_ = np.empty(0)
-        if node.has_array("discriminative_loss_curve"):
-            self.discriminative_loss_curve_ = node.array(
-                "discriminative_loss_curve", (None,), "F64"
-            )
+        curve = node.array("discriminative_loss_curve", (None,), "F64")
+        self.discriminative_loss_curve_ = curve
         self.device_ = node.value("device", str)
         self.precision_ = node.value("precision", str)
         self._set_curves()

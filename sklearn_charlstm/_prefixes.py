@@ -82,7 +82,7 @@ class PrefixTree:
         lengths: _Ints,
         first_input: int,
         *,
-        are_compared: bool = True,
+        are_compared: bool,
     ) -> None:
         self._are_compared = are_compared
         self._token_at, self._starts, self._lengths = token_at, starts, lengths

@@ -212,7 +212,7 @@ class _Bounds(NamedTuple):
     ----------
     n_texts : int
     n_steps : int
-        Of so many texts.
+        With so many of each text, or all it has, they are within `n_tokens`.
     n_tokens : int
         Before the scores are handed on.
     are_compared : bool
@@ -236,7 +236,8 @@ class _Bounds(NamedTuple):
             return cls(at_once, MAX_STEPS, n_tokens, are_compared=True)
         n_states *= len(models)
         n_needed = STEPS_ON_GPU * min(n_texts, TEXTS_ON_GPU)
-        n_tokens = min(ON_GPU * n_tokens, max(n_needed, MAX_STATES_ON_GPU // n_states))
+        n_at_least = max(1, n_needed, MAX_STATES_ON_GPU // n_states)
+        n_tokens = min(ON_GPU * n_tokens, n_at_least)
         are_compared = n_states > FEW_STATES_ON_GPU
         return cls(TEXTS_ON_GPU, STEPS_ON_GPU, n_tokens, are_compared)
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Hashable, Sequence
@@ -258,23 +259,25 @@ class RefinementMixin(ClassModelsMixin):
     def _to_calibrate(self, discriminative_epochs: int) -> Self:
         """Return the classifier that is trained without a part of the texts."""
         models = self.language_models_
-        classifier = object.__new__(type(self))
-        # None of the parameters is copied, as `clone` does: an `analyzer` may be an
-        # object that cannot be, and it has to be the same one in all models.
-        params = {k: v for k, v in vars(self).items() if k[0] != "_" and k[-1] != "_"}
-        classifier.__dict__.update(
-            params,
+        # `clone` would copy the parameters: an `analyzer` may be an object that cannot
+        # be copied, and it has to be the same one in all models.
+        classifier = copy.copy(self)
+        # It will have models of its own, and these need not go to another process.
+        del classifier.language_models_, classifier._generative_models
+        params = {
             # One network is trusted less than their mean: the error is on the safe
             # side, and it takes a fraction of the time.
-            n_networks=1,
-            hidden_size=models[0].hidden_size_,
+            "n_networks": 1,
+            "hidden_size": models[0].hidden_size_,
             # As long as these were trained, whatever ended it.
-            early_stopping=False,
-            epochs=max(1, round(np.mean([model.n_iter_ for model in models]))),
-            discriminative_epochs=discriminative_epochs,
-            random_state=models[0]._seed,
-            n_jobs=None,
-            verbose=0,
-            warm_start=False,
-        )
+            "early_stopping": False,
+            "epochs": max(1, round(np.mean([model.n_iter_ for model in models]))),
+            "discriminative_epochs": discriminative_epochs,
+            "random_state": models[0]._seed,
+            "n_jobs": None,
+            "verbose": 0,
+            "warm_start": False,
+        }
+        for name, value in params.items():
+            setattr(classifier, name, value)
         return classifier

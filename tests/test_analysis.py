@@ -165,5 +165,5 @@ def test_what_a_mask_hides_is_not_used():
 
 
 def test_rows_that_cannot_be_read():
-    with pytest.raises(ValueError, match=r"shape \(2, 2\).*pass a dense NumPy array"):
+    with pytest.raises(ValueError, match=r"shape \(2, 2\).*only a NumPy array"):
         analyze(sparse.csr_array(np.eye(2)), tuple)

@@ -156,6 +156,17 @@ def test_memory_of_models_side_by_side_is_bounded(models, common, monkeypatch):
     assert sizes[1:] == [(2, n_windows)] * 2
 
 
+def test_memory_of_a_look_at_a_long_text_is_bounded_on_a_gpu(models, monkeypatch):
+    on_gpu = Compute(torch.device("cuda"), torch.float32)
+    # Two networks of five units each for two models, and a thousand windows.
+    monkeypatch.setattr(_reading, "MAX_STATES_ON_GPU", 2 * 1000 * 2 * 5)
+    followed = np.ones((1, 4), dtype=bool)
+    groups = _beam._groups_that_follow(
+        models, np.array([5000]), followed, on_gpu, max_tokens=1000
+    )
+    assert groups == [[0, 1], [2, 3]]
+
+
 def test_a_look_is_at_followed_texts_only(models, common, monkeypatch):
     sizes = []
     score_windows = _beam._score_windows

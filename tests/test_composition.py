@@ -263,6 +263,14 @@ def test_a_subclass_has_parameters_of_its_own(tiny, texts, labels, tmp_path):
             super().__init__(**{**tiny, "epochs": epochs}, calibration_folds=2)
             self.lower = lower
 
+        @property
+        def epochs(self):
+            return self._epochs
+
+        @epochs.setter
+        def epochs(self, value):
+            self._epochs = value
+
     its_own = LowerCase(epochs=2).fit(texts, labels)
     usual = CharLMLanguageClassifier(**{**tiny, "epochs": 2}, calibration_folds=2)
     np.testing.assert_array_equal(

@@ -146,6 +146,12 @@ def test_bad_priors(tiny, texts, labels, prior):
     assert not hasattr(clf, "classes_")
 
 
+def test_a_masked_prior(tiny, texts, labels):
+    prior = np.ma.array([0.5, 0.5], mask=[0, 1])
+    with pytest.raises(ValueError, match=r"class_prior\[1\] is masked"):
+        CharLMLanguageClassifier(**tiny, class_prior=prior).fit(texts, labels)
+
+
 # Going on
 
 

@@ -16,7 +16,7 @@ def read(texts):
     lengths = np.array([len(text) for text in texts])
     starts = np.cumsum(lengths) - lengths
     ids = np.concatenate(texts).astype(np.uint8)
-    tree = PrefixTree(ids.__getitem__, starts, lengths, FIRST_INPUT)
+    tree = PrefixTree(ids.__getitem__, starts, lengths, FIRST_INPUT, are_compared=True)
     histories = [()]
     levels = []
     for step in range(max(lengths)):

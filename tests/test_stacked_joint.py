@@ -248,19 +248,23 @@ def test_folds_are_trained_side_by_side(
     )
 
 
+class Words:
+    def __call__(self, text):
+        return text.split()
+
+
+class WordsOnce(Words):
+    def __deepcopy__(self, memo):
+        raise TypeError("cannot be copied")
+
+
+@pytest.mark.parametrize("words", [Words(), WordsOnce()])
 @pytest.mark.parametrize("devices", [(), ("cpu",)])
-def test_an_analyzer_that_cannot_be_copied(tiny, monkeypatch, devices):
-    class Words:
-        def __call__(self, text):
-            return text.split()
-
-        def __deepcopy__(self, memo):
-            raise TypeError("cannot be copied")
-
+def test_an_analyzer_is_not_copied(tiny, monkeypatch, devices, words):
     monkeypatch.setattr(_stacked, "_DEVICES", devices)
     tiny.update(discriminative_epochs=1, calibration_folds=2)
     X, y = ["the cat and the dog", "le chat et le chien"] * 4, ["en", "fr"] * 4
-    clf = CharLMLanguageClassifier(**tiny, analyzer=Words()).fit(X, y)
+    clf = CharLMLanguageClassifier(**tiny, analyzer=words).fit(X, y)
     usual = CharLMLanguageClassifier(**tiny, analyzer=str.split).fit(X, y)
     np.testing.assert_array_equal(clf.predict_proba(X), usual.predict_proba(X))
 
