@@ -13,6 +13,7 @@ import torch
 
 __all__ = [
     "Compute",
+    "for_training",
     "n_devices",
     "nth_gpu",
     "on_device",
@@ -232,6 +233,13 @@ def reproducibly() -> Iterator[None]:
         finally:
             lstm.fp32_precision = precision
             torch.set_num_threads(n_threads)
+
+
+@contextmanager
+def for_training() -> Iterator[None]:
+    """Compute `reproducibly`, with gradients, whatever a caller has switched off."""
+    with reproducibly(), torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 @contextmanager

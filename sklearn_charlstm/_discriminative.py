@@ -13,7 +13,7 @@ from skorch.callbacks import Callback, GradientNormClipping
 from torch import nn
 from torch.nn import functional as F
 
-from sklearn_charlstm._device import Compute, reproducibly, reseed, seeded
+from sklearn_charlstm._device import Compute, for_training, reseed, seeded
 from sklearn_charlstm._joint_batches import (
     MAX_GROUP,
     JointBatches,
@@ -343,7 +343,7 @@ def train_jointly(
     """
     weights, module_params, vocabularies, batches, epochs, report, name = job
     averaging = _Averaging()
-    with reproducibly(), seeded(compute.device, batches.seed):
+    with for_training(), seeded(compute.device, batches.seed):
         models = []
         for model_weights, params in zip(weights, module_params, strict=True):
             model = CharLSTM(**params)

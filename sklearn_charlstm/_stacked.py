@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sklearn_charlstm._device import Compute, reproducibly, seed_of
+from sklearn_charlstm._device import Compute, for_training, seed_of
 from sklearn_charlstm._estimates import Estimates
 from sklearn_charlstm._loop import check_finite, check_weights
 from sklearn_charlstm._module import Weights, ensemble_log_likelihoods
@@ -117,7 +117,7 @@ def train_stacked(
         max(job.module_params["n_outputs"] for job in jobs),
     )
     results: dict[int, _Result] = {}
-    with reproducibly():
+    with for_training():
         for begin in range(0, len(jobs), at_once):
             part = order[begin : begin + at_once]
             of_part = _train([jobs[k] for k in part], lr, weight_decay, compute)

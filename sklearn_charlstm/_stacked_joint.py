@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sklearn_charlstm._device import Compute, reproducibly
+from sklearn_charlstm._device import Compute, for_training
 from sklearn_charlstm._discriminative import (
     LEARNING_RATE_SHARE,
     JointJob,
@@ -59,7 +59,7 @@ def train_jointly_stacked(
         Weights and loss curve of each job, as of `train_jointly`.
     """
     loss_curves: list[list[float]] = [[] for _ in jobs]
-    with reproducibly():
+    with for_training():
         training = _Training(jobs, LEARNING_RATE_SHARE * lr, weight_decay, compute)
         # Not a part of the training: in a circle its memory would not be given back.
         step = Replayed(training.step_of_all)

@@ -14,7 +14,7 @@ from skorch.callbacks import Callback, GradientNormClipping
 from torch import nn
 from torch.nn import functional as F
 
-from sklearn_charlstm._device import Compute, reproducibly, seeded
+from sklearn_charlstm._device import Compute, for_training, reproducibly, seeded
 from sklearn_charlstm._estimates import Estimates
 from sklearn_charlstm._loop import (
     MAX_GRADIENT_NORM,
@@ -399,7 +399,7 @@ def train(
         "callbacks": callbacks,
     }
     module_settings = {f"module__{key}": value for key, value in module_params.items()}
-    with reproducibly(), seeded(compute.device, batches.seed):
+    with for_training(), seeded(compute.device, batches.seed):
         estimates = None
         if batches.estimates is not None:
             estimates = Estimates([batches.estimates], compute.device)

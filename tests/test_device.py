@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.utils.parallel import Parallel, delayed
 
-from sklearn_charlstm import CharLMLanguageClassifier
+from sklearn_charlstm import CharLMLanguageClassifier, CharLSTMLanguageModel
 from sklearn_charlstm._device import (
     Compute,
     nth_gpu,
@@ -214,6 +214,30 @@ def test_what_is_set_in_torch_does_not_count(
         clf.save(tmp_path / "clf.safetensors")
         loaded = CharLMLanguageClassifier.load(tmp_path / "clf.safetensors")
         np.testing.assert_array_equal(loaded.log_likelihood(texts), expected)
+
+
+@pytest.mark.parametrize("in_one_step", [(), ("cpu",)])
+@pytest.mark.parametrize("switched_off", [torch.no_grad, torch.inference_mode])
+def test_gradients_that_the_caller_has_switched_off(
+    tiny, texts, labels, in_one_step, switched_off, monkeypatch
+):
+    monkeypatch.setattr("sklearn_charlstm._stacked._DEVICES", in_one_step)
+    tiny.update(warm_start=True)
+    jointly = {"discriminative_epochs": 1, "calibration_folds": 2}
+
+    def trained():
+        clf = CharLMLanguageClassifier(**tiny, **jointly).fit(texts, labels)
+        clf.set_params(epochs=4).fit(texts, labels).partial_fit(texts, labels)
+        clf.add_class("deu", ["der hund und die katze"])
+        model = CharLSTMLanguageModel(**tiny, early_stopping=True).fit(texts)
+        return clf.log_likelihood(texts), model.score_samples(texts)
+
+    expected = trained()
+    with switched_off():
+        found = trained()
+        assert not torch.is_grad_enabled()
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def assert_the_same_within_autocast(clf, texts, labels):
