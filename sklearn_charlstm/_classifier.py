@@ -156,11 +156,11 @@ class CharLMLanguageClassifier(
     verbose : int, default=0
         1 shows a progress line with the current bits per character.
     net_params : dict, default=None
-        More settings of the :class:`skorch.NeuralNet` that trains each model, such as
-        ``optimizer`` or ``callbacks``; the joint training does not use them. Copies of
-        them are used: each call of `fit` starts the callbacks anew, also where training
-        goes on, and what they record is not in those that were passed. The history has
-        the loss of every epoch, not of every batch.
+        More settings of the :class:`skorch.NeuralNet` that trains a model, such as
+        ``optimizer`` or ``callbacks``; joint training does not use them. Copies of them
+        are used: each call of `fit` starts the callbacks anew, also where training goes
+        on, and what they record is not in those that were passed. The history has the
+        loss of every epoch, not of every batch.
 
     Attributes
     ----------

@@ -36,10 +36,12 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
 # Calls methods of one estimator or a new one, and says how they ended.
 INTERRUPTED = """
-import json, sys
+import json, signal, sys
 import joblib
 from sklearn_charlstm import CharLMLanguageClassifier
 
+# A process in the background may have been started with Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 texts, labels = json.loads(sys.stdin.readline())
 for line in sys.stdin:
     anew, params, method, n_times = json.loads(line)
@@ -177,12 +179,17 @@ class _SignalAtEndOfEpoch(Callback):
 
 @pytest.mark.parametrize("estimator", [CharLMLanguageClassifier, CharLSTMLanguageModel])
 def test_control_c_is_no_wish_to_stop_early(estimator, tiny, texts, labels):
-    handler = signal.getsignal(signal.SIGINT)
     clf = estimator(**tiny, net_params={"callbacks": [_SignalAtEndOfEpoch()]})
-    with pytest.raises(KeyboardInterrupt):
-        clf.fit(texts, labels)
+    # As above.
+    handler = signal.default_int_handler
+    previous = signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            clf.fit(texts, labels)
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, previous)
     assert not [name for name in vars(clf) if name.endswith("_")]
-    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_who_handles_control_c_decides(tiny, texts):
