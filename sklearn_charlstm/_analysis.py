@@ -336,7 +336,7 @@ def refuse_masked(values: ArrayLike | None, name: str) -> None:
     """Raise an error where scikit-learn would take what a mask hides."""
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         row = int(np.argmax(np.ma.getmaskarray(values)))
-        raise ValueError(f"{name}[{row}] is masked; drop the sample.")
+        raise ValueError(f"{name}[{row}] is masked; give it a value or leave it out.")
 
 
 def check_labels(labels: ArrayLike, name: str) -> NDArray[Any]:

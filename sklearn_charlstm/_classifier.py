@@ -708,8 +708,12 @@ class CharLMLanguageClassifier(
         if not (low / 2 < slope < 2 * high and half_length > 0.5):
             raise damaged(f"the evidence weight is {slope}, {half_length}")
         self.evidence_weight_ = EvidenceWeight(slope, half_length)
-        curve = node.array("discriminative_loss_curve", (None,), "F64")
-        self.discriminative_loss_curve_ = curve
+        self.discriminative_loss_curve_ = np.empty(0)
+        # The first files did not have it after `partial_fit` alone.
+        if node.has_array("discriminative_loss_curve"):
+            self.discriminative_loss_curve_ = node.array(
+                "discriminative_loss_curve", (None,), "F64"
+            )
         self.device_ = node.value("device", str)
         self.precision_ = node.value("precision", str)
         self._set_curves()

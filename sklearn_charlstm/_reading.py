@@ -236,8 +236,8 @@ class _Bounds(NamedTuple):
             return cls(at_once, MAX_STEPS, n_tokens, are_compared=True)
         n_states *= len(models)
         n_needed = STEPS_ON_GPU * min(n_texts, TEXTS_ON_GPU)
-        n_at_least = max(1, n_needed, MAX_STATES_ON_GPU // n_states)
-        n_tokens = min(ON_GPU * n_tokens, n_at_least)
+        n_wanted = max(1, n_needed, MAX_STATES_ON_GPU // n_states)
+        n_tokens = min(ON_GPU * n_tokens, n_wanted)
         are_compared = n_states > FEW_STATES_ON_GPU
         return cls(TEXTS_ON_GPU, STEPS_ON_GPU, n_tokens, are_compared)
 

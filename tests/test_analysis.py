@@ -155,7 +155,7 @@ def test_a_missing_label_among_str():
 
 def test_what_a_mask_hides_is_not_used():
     hidden = np.ma.array([1, 2, 3], mask=[0, 0, 1])
-    with pytest.raises(ValueError, match=r"y\[2\] is masked; drop the sample"):
+    with pytest.raises(ValueError, match=r"y\[2\] is masked; give it a value"):
         check_labels(hidden, "y")
     with pytest.raises(ValueError, match=r"sample_weight\[2\] is masked"):
         analyze_weighted(["a", "b", "c"], "char", hidden)

@@ -183,6 +183,20 @@ def test_the_result_is_an_estimator_like_any_other(clf, saved, texts, labels):
     assert np.isfinite(CharLSTMLanguageModel.load(saved).score_samples(["xyz"]))
 
 
+def test_a_file_without_the_curve_of_the_joint_training(clf, path, monkeypatch):
+    content = clf._content
+
+    def of_first_files(alphabets):
+        of_now = content(alphabets)
+        del of_now["discriminative_loss_curve"]
+        return of_now
+
+    monkeypatch.setattr(clf, "_content", of_first_files)
+    clf.save(path)
+    loaded = CharLMLanguageClassifier.load(path)
+    assert loaded.discriminative_loss_curve_.shape == (0,)
+
+
 def test_training_goes_on_from_the_weights(tiny, texts, path):
     fitted = CharLSTMLanguageModel(**tiny).fit(texts)
     fitted.save(path)

@@ -17,7 +17,7 @@ __all__ = ["load_languages"]
 _DESCRIPTION = """\
 Running prose in ten languages
 ------------------------------
-About a hundred sentences, or 9,000 to 10,500 characters, in each of Danish
+About a hundred sentences, or 8,900 to 10,500 characters, in each of Danish
 (dan), Dutch (nld), English (eng), French (fra), German (deu), Italian (ita),
 Norwegian Bokmål (nob), Portuguese (por), Spanish (spa) and Swedish (swe). The
 sentences of a language follow each other and tell of many things: markets, weather,
