@@ -113,6 +113,8 @@ def stand_in(monkeypatch, lstm_kernels):
         "set_rng_state": None,
     }.items():
         monkeypatch.setattr(torch.cuda, name, lambda *a, value=value, **k: value)
+    # Optimizers ask the GPU that a build for CUDA takes to be there.
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda *a, **k: None)
     # What a mode does not see.
     make = torch.Tensor._make_subclass
     monkeypatch.setattr(
