@@ -107,7 +107,8 @@ def _checksum(record: str, arrays: dict[str, NDArray[Any]]) -> NDArray[np.uint8]
     digest = hashlib.sha256(record.encode())
     for name, array in sorted(arrays.items()):
         digest.update(repr((name, array.dtype.name, array.shape)).encode())
-        digest.update(array.data)
+        # As the format has them, whatever the machine.
+        digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
     return np.frombuffer(digest.digest(), dtype=np.uint8)
 
 

@@ -101,7 +101,7 @@ def resolve_compute(device: str, precision: str) -> Compute:
     Parameters
     ----------
     device : str
-        'auto' (CUDA, else MPS, else CPU) or the name of a torch device.
+        'auto' (CUDA, else CPU) or the name of a torch device.
     precision : {'float32', 'bfloat16', 'auto'}
         'auto': bfloat16 on processors with AMX.
 
@@ -131,9 +131,8 @@ def resolve_compute(device: str, precision: str) -> Compute:
 
 def _resolve_device(device: str) -> torch.device:
     if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        # Not MPS, where torch's LSTM has been wrong in silence more than once.
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
     except (RuntimeError, TypeError) as error:
@@ -204,7 +203,7 @@ def _as_by_default() -> Iterator[None]:
         # What is not needed would make every operation slower.
         if torch.empty(0).device.type != "cpu":
             stack.enter_context(torch.device("cpu"))
-        for device in ("cpu", "cuda"):
+        for device in ("cpu", "cuda", "mps"):
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
         yield

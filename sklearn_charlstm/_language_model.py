@@ -111,7 +111,7 @@ class CharLSTMLanguageModel(
         epochs in total. If it was True in the last call too, and with the same texts
         and parameters, the result is that of one call with as many epochs.
     device : str, default='auto'
-        'auto' (CUDA, else MPS, else CPU), 'cpu', 'cuda', 'cuda:1' or 'mps'.
+        'auto' (CUDA, else CPU), 'cpu', 'cuda', 'cuda:1' or 'mps'.
     precision : {'float32', 'bfloat16', 'auto'}, default='float32'
         'bfloat16' multiplies matrices with 8 significant bits, in training and in
         scoring; weights and sums stay float32. 'auto' does so on processors with AMX;

@@ -10,11 +10,11 @@ import math
 import warnings
 from collections.abc import Hashable, Sequence
 from functools import partial
-from importlib.metadata import version
 from types import NoneType
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
@@ -84,7 +84,8 @@ class PersistenceMixin:
             out of range, if one of the networks has been changed since they were made,
             or if the estimator is of a subclass that lacks a parameter.
         OSError
-            If the file cannot be written.
+            If the file cannot be written. On Windows also while another process reads
+            the older one, which stays.
         """
         check_is_fitted(self)
         self._validate_params()  # type: ignore[attr-defined]
@@ -99,7 +100,8 @@ class PersistenceMixin:
                 "estimator": self._saved_as,
                 "versions": {
                     "sklearn_charlstm": __version__,
-                    **{name: version(name) for name in ("numpy", "torch")},
+                    "numpy": np.__version__,
+                    "torch": torch.__version__,
                 },
                 "params": params,
                 "alphabets": alphabets.content,
@@ -263,7 +265,7 @@ def _number(value: Any) -> bool | int | float:
     # A time span is an integer to numpy, and equal to one, but another key of a dict;
     # a longdouble may equal no number of Python.
     is_number = isinstance(value, np.generic) and value.dtype.kind in "biuf"
-    if not is_number or value.itemsize > np.float64().itemsize:
+    if not is_number or isinstance(value, np.longdouble):
         raise TypeError
     number: bool | int | float = value.item()
     return number
@@ -287,7 +289,7 @@ def _check_is_data(values: Sequence[Any], name: str) -> None:
 def labels_content(classes: NDArray[Any]) -> Any:
     """Return the labels as a tree for `write_archive`."""
     if classes.dtype.kind in "biuf":
-        if classes.dtype.itemsize > np.float64().itemsize:
+        if classes.dtype.type is np.longdouble:
             raise ValueError(
                 f"Labels of type {classes.dtype} cannot be written to a file; those of "
                 "float64 can."

@@ -31,8 +31,9 @@ class _Report:
 
     def __call__(self, loss: float) -> None:
         bits = loss / math.log(2)
-        # Not created here: on another machine there is no such file and no line.
-        with suppress(FileNotFoundError):
+        # Not created here: on another machine there is no such file and no line. A
+        # line is no reason to stop whatever else the system has against it.
+        with suppress(OSError):
             # One line, whatever the label.
             line = f"{' '.join(self.name.split())}: {bits:.3f} {self.unit}\n"
             file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
@@ -78,7 +79,8 @@ def progress_line(
     if not (verbose and n_steps):
         yield [None] * len(names)
         return
-    with tempfile.TemporaryDirectory() as folder:
+    # Windows does not delete what another process, or one that scans it, has open.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         path = os.path.join(folder, "epochs")
         with open(path, "w", encoding="utf-8"):
             pass
@@ -117,7 +119,7 @@ class _Line(threading.Thread):
 
     def run(self) -> None:
         with (
-            open(self.path, encoding="utf-8") as file,
+            open(self.path, encoding="utf-8", errors="replace") as file,
             tqdm(**self.settings) as bar,
         ):
             done = False

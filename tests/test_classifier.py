@@ -379,7 +379,8 @@ def test_priors_that_hardly_sum_to_one(tiny, texts, labels, tmp_path):
     expected = np.log([0.499999 / 0.999999, 0.5 / 0.999999])
     np.testing.assert_allclose(clf.class_log_prior_, expected, rtol=1e-12)
     clf.save(tmp_path / "clf.safetensors")
-    loaded = CharLMLanguageClassifier.load(tmp_path / "clf.safetensors")
+    path = tmp_path / "clf.safetensors"
+    loaded = CharLMLanguageClassifier.load(path, device="cpu")
     np.testing.assert_array_equal(loaded.predict_proba(texts), clf.predict_proba(texts))
 
 

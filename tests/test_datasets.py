@@ -114,6 +114,25 @@ def test_download_once(server, tmp_path):
         fetch_udhr(["xyz"], data_home=home)
 
 
+def test_an_archive_of_more_texts_than_files_may_be_open(tmp_path, monkeypatch):
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "udhr2.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(300):
+            archive.writestr(f"udhr2/x{number}.txt", "Declaration\n")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(_udhr, "_SHA256", digest)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with path.open("rb") as file:
+        # As many more as macOS allows at first, or hardly less.
+        n_open = file.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (n_open + 250, limits[1]))
+    try:
+        assert fetch_udhr(["x7"], data_home=tmp_path).data == ["Declaration"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 def test_default_folder_is_that_of_scikit_learn(server, tmp_path, monkeypatch):
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "sk"))
     fetch_udhr(["eng"])

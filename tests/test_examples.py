@@ -21,7 +21,11 @@ sklearn_charlstm.CharLMLanguageClassifier.__init__.__kwdefaults__.update(
 
 
 def run(*command, cwd):
-    environment = os.environ | {"MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {
+        "MPLBACKEND": "agg",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUTF8": "1",
+    }
     return subprocess.run(
         [sys.executable, *command],
         cwd=cwd,

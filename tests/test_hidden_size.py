@@ -72,7 +72,7 @@ def test_the_first_part_tells_the_size(auto):
 def test_save_and_load(auto, tmp_path):
     clf = CharLMLanguageClassifier(**auto).fit(["ab" * 11, "cd" * 20], [0, 1])
     clf.save(tmp_path / "clf")
-    loaded = CharLMLanguageClassifier.load(tmp_path / "clf")
+    loaded = CharLMLanguageClassifier.load(tmp_path / "clf", device="cpu")
     assert loaded.hidden_size == "auto"
     assert [model.hidden_size_ for model in loaded.language_models_] == [8, 8]
     assert [model.hidden_size for model in loaded.language_models_] == [8, 8]

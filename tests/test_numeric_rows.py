@@ -71,6 +71,7 @@ TINY = {
     "maxlen": 10,
     "batch_size": 16,
     "random_state": 0,
+    "device": "cpu",
 }
 
 

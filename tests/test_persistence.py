@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import pickle
-import resource
 import struct
 import subprocess
 import sys
@@ -242,7 +241,7 @@ def test_any_text_and_any_label(tmp_path_factory, texts, labels):
     ).fit([*texts, texts[0]], [min(labels)] * len(texts) + [max(labels)])
     path = tmp_path_factory.mktemp("any") / "clf"
     clf.save(path)
-    loaded = CharLMLanguageClassifier.load(path)
+    loaded = CharLMLanguageClassifier.load(path, device="cpu")
     assert loaded.classes_.tolist() == sorted(labels)
     np.testing.assert_array_equal(scores(loaded, texts), scores(clf, texts))
 
@@ -338,7 +337,16 @@ def test_a_function_must_be_passed_again(tiny, texts, path):
 # Writing
 
 
+def test_the_checksum_is_that_of_the_bytes_in_the_file():
+    # A machine of the other byte order reads numbers, not bytes.
+    numbers = np.arange(3, dtype=np.float32)
+    other = numbers.astype(numbers.dtype.newbyteorder())
+    checksums = [_archive._checksum("", {"a": array}) for array in (numbers, other)]
+    np.testing.assert_array_equal(*checksums)
+
+
 def test_a_full_disk_leaves_the_old_file(clf, saved, texts):
+    resource = pytest.importorskip("resource")
     content = saved.read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) // 2, limits[1]))
@@ -367,7 +375,10 @@ def test_an_interrupt_leaves_the_old_file(clf, saved, monkeypatch, name):
 
 def test_links_and_rights_stay(clf, saved, tmp_path):
     link = tmp_path / "link"
-    link.symlink_to(saved)
+    try:
+        link.symlink_to(saved)
+    except OSError as error:
+        pytest.skip(f"no links here: {error}")
     clf.set_params(epochs=4).save(link)
     assert link.is_symlink()
     assert CharLMLanguageClassifier.load(saved).epochs == 4
@@ -380,7 +391,8 @@ def test_files_that_are_not_there(clf, tmp_path):
     with pytest.raises(FileNotFoundError):
         CharLMLanguageClassifier.load(tmp_path / "nothing")
     for call in (clf.save, CharLMLanguageClassifier.load):
-        with pytest.raises(IsADirectoryError):
+        # Windows has but one error.
+        with pytest.raises((IsADirectoryError, PermissionError)):
             call(tmp_path)
 
 
@@ -601,7 +613,7 @@ path = sys.argv[1]
 CharLMLanguageClassifier.load(path)  # what Python imports at the first use
 events = set()
 sys.addaudithook(lambda event, args: events.add(event.partition(".")[0]))
-clf = CharLMLanguageClassifier.load(path)
+clf = CharLMLanguageClassifier.load(path, device="cpu")
 assert "open" in events, events
 assert not events & {"exec", "compile", "import", "pickle", "os", "subprocess"}, events
 print(clf.predict_log_proba(["the cat"]).tolist())

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import os
 import pickle
@@ -35,6 +36,15 @@ def test_nothing_to_do_draws_nothing(capsys):
     with progress_line(["a"], 0, verbose=1) as reports:
         assert reports == [None]
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_line_that_cannot_be_drawn_stops_nothing(capsys):
+    with progress_line(["a"], 1, verbose=1) as [report]:
+        # A folder, as one of many things that cannot be written to.
+        dataclasses.replace(report, path=os.path.dirname(report.path))(1.0)
+        with open(report.path, "ab") as file:
+            file.write(b"half a character: \xc3\n")
+    assert "half a character: \ufffd" in capsys.readouterr().err
 
 
 def test_no_file_is_left_and_a_late_report_makes_none(capsys):

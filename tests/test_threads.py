@@ -1,7 +1,7 @@
 """Estimators in several threads, and what a thread notices of another."""
 
 import multiprocessing
-import os
+import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -165,7 +165,9 @@ def test_fitted_anew_while_a_prediction_waits(tiny, texts, labels, pool, monkeyp
     assert clf.predict_proba(texts).shape == (len(texts), 3)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+@pytest.mark.skipif(
+    sys.platform in ("win32", "darwin"), reason="processes are not forked here"
+)
 def test_a_process_forked_while_another_thread_computes(tiny, texts, labels, pool):
     def compute():
         with reproducibly():

@@ -4,6 +4,7 @@
 
 import zipfile
 from collections.abc import Iterable
+from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Literal, overload
@@ -116,17 +117,18 @@ def fetch_udhr(
     files: dict[str, Path | zipfile.Path] = {
         file.stem: file for file in folder.glob("*.txt")
     }
-    if not files.keys() >= set(codes):
-        files = _archived_files(folder, download_if_missing) | files
-    check_available(codes, files)
-    texts = {code: _paragraphs(files[code]) for code in codes}
+    with ExitStack() as stack:
+        if not files.keys() >= set(codes):
+            path = _archive(folder, download_if_missing)
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            files = _archived_files(archive) | files
+        check_available(codes, files)
+        texts = {code: _paragraphs(files[code]) for code in codes}
     return as_dataset(texts, _DESCRIPTION, return_X_y)
 
 
-def _archived_files(
-    folder: Path, download_if_missing: bool
-) -> dict[str, Path | zipfile.Path]:
-    """Return the files in the archive by language; download it if needed."""
+def _archive(folder: Path, download_if_missing: bool) -> Path:
+    """Return where the archive is; download it if needed."""
     path = folder / _ARCHIVE
     by_hand = (
         f"By hand: get {_URL} and put it, or the .txt files in it, into the folder "
@@ -153,9 +155,13 @@ def _archived_files(
         raise OSError(
             f"The Universal Declaration could not be downloaded: {error}. {by_hand}"
         ) from error
-    with zipfile.ZipFile(path) as archive:
-        names = [name for name in archive.namelist() if name.endswith(".txt")]
-    return {PurePosixPath(name).stem: zipfile.Path(path, name) for name in names}
+    return path
+
+
+def _archived_files(archive: zipfile.ZipFile) -> dict[str, Path | zipfile.Path]:
+    """Return the files in the archive by language."""
+    names = [name for name in archive.namelist() if name.endswith(".txt")]
+    return {PurePosixPath(name).stem: zipfile.Path(archive, name) for name in names}
 
 
 def _paragraphs(file: Path | zipfile.Path) -> list[str]:
