@@ -31,8 +31,10 @@ MAX_ROWS = 2**10
 # Log-probabilities that are computed at a time while a beginning is read.
 MAX_OUTPUTS = 2**20
 
-# Runs of characters that a search for completions reads side by side.
+# Runs of characters that a search for completions reads side by side, and the outputs
+# of all networks after them: twenty bytes each.
 MAX_RUNS = 2**16
+MAX_OUTPUTS_OF_RUNS = 2**26
 
 # What comes later says little about a gap.
 MAX_END = 64
@@ -342,8 +344,10 @@ def likeliest_runs(
     Raises
     ------
     ValueError
-        If there are more than `MAX_RUNS` at a time to be extended.
+        If there are more at a time to be extended than memory allows.
     """
+    n_outputs = model.module_params["n_networks"] * model.vocabulary.n_outputs
+    max_runs = min(MAX_RUNS, MAX_OUTPUTS_OF_RUNS // n_outputs)
     complete: list[tuple[float, tuple[int, ...]]] = []
     runs: list[tuple[int, ...]] = [()]
     log_proba_of_run = np.zeros(1)
@@ -361,9 +365,9 @@ def likeliest_runs(
             rows, places = np.nonzero(log_proba > worst)
             if not len(rows) or length == max_length:
                 break
-            if len(rows) > MAX_RUNS:
+            if len(rows) > max_runs:
                 raise ValueError(
-                    f"More than {MAX_RUNS} runs of characters are as probable as the "
+                    f"More than {max_runs} runs of characters are as probable as the "
                     f"completions found so far, because a word seldom ends or `n={n}` "
                     "is large; set a smaller `n` or `max_length`."
                 )

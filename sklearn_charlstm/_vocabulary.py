@@ -358,7 +358,7 @@ class Vocabulary(dict[Hashable, int]):
         -------
         encoded : EncodedTexts
             The ids of every text and, where boundaries count, of its end, in the
-            smallest unsigned dtype that holds every id.
+            smallest unsigned dtype that holds `n_inputs`.
         """
         lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
         # For less text a table takes longer than it saves.

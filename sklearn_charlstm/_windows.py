@@ -92,6 +92,8 @@ class WindowBatches:
         n_targets = lengths - encoded.count_of(vocabulary.unknown)
         # By the largest first: the sum of weights may be beyond all numbers.
         weights = sample_weight / sample_weight.max()
+        # Texts without a target may have any: scaled they could be infinite.
+        weights[n_targets == 0] = 0
         weights *= n_targets.sum() / np.dot(weights, n_targets)
         self.weights = weights[lengths > 0].astype(np.float32)
         self.vocabulary = vocabulary

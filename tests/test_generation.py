@@ -292,8 +292,12 @@ def test_nothing_ends_a_word(tiny):
     assert whole.suggest("a", 1, max_length=2)
 
 
-def test_a_word_hardly_ends(model, monkeypatch):
-    monkeypatch.setattr(_generation, "MAX_RUNS", 3)
+@pytest.mark.parametrize(
+    ("bound", "per_run"), [("MAX_RUNS", 1), ("MAX_OUTPUTS_OF_RUNS", None)]
+)
+def test_a_word_hardly_ends(model, monkeypatch, bound, per_run):
+    per_run = per_run or model.n_networks * model.vocabulary_.n_outputs
+    monkeypatch.setattr(_generation, bound, 3 * per_run)
     with pytest.raises(ValueError, match=r"More than 3 runs .* `n=50` is large"):
         model.suggest("a", 50, max_length=4)
 

@@ -41,6 +41,15 @@ def windows_of(batches):
     ]
 
 
+def test_any_weight_of_a_text_without_a_target():
+    texts, weights = ["zz", "abc", "ab"], [1e200, 1, 2]
+    _, _, batches = make(
+        texts, boundaries=False, sample_weight=weights, alphabet=["abc"]
+    )
+    # The mean of a target is one.
+    np.testing.assert_allclose(batches.weights, np.array([0, 1, 2]) * 5 / 7, rtol=1e-6)
+
+
 @pytest.fixture
 def no_unknown(monkeypatch):
     monkeypatch.setattr(_windows, "UNKNOWN_SHARE", 0.0)
