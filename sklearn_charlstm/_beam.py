@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._distinct import distinct_numbers, distinct_texts
-from sklearn_charlstm._networks import Model, Networks
+from sklearn_charlstm._model import Model
+from sklearn_charlstm._networks import Networks
 from sklearn_charlstm._reading import in_threads, side_by_side
 from sklearn_charlstm._scoring import distinct_log_likelihood
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
@@ -81,7 +82,7 @@ def beam_log_likelihood(
     """
     rows, number = distinct_texts(encoded)
     distinct, offsets = encoded.take(rows), offsets[rows]
-    first = [model.first_network() for model in models]
+    first = [model.networks()[0] for model in models]
     everywhere = np.ones((len(rows), len(models)), dtype=bool)
     log_likelihood = look(
         first, distinct, vocabulary, compute, everywhere, n_jobs, n_history=1

@@ -184,12 +184,12 @@ def folds(
     for number in range(n_folds):
         if not n_needed:
             return
-        first = (totals * number // n_folds)[class_index] - start
-        last = (totals * (number + 1) // n_folds)[class_index] - start
         if whole:
             first = np.zeros_like(lengths)
             last = np.where(part_of_text == number, lengths, 0)
-        first, last = np.clip(first, 0, lengths), np.clip(last, 0, lengths)
+        else:
+            borders = np.array([totals * n // n_folds for n in (number, number + 1)])
+            first, last = np.clip(borders[:, class_index] - start, 0, lengths)
         n_held_out = np.bincount(class_index, weights=last - first)
         if ((n_held_out > 0) & (n_held_out < totals)).all():
             n_needed -= 1
@@ -201,10 +201,8 @@ def held_out_evidence(
     vocabulary: Vocabulary,
     held_out: LabelledSequences,
     rng: np.random.Generator,
-    *,
-    whole: bool,
 ) -> Evidence:
-    """Score fragments of several lengths, or whole texts.
+    """Score fragments of several lengths, or whole texts where boundaries count.
 
     Parameters
     ----------
@@ -215,8 +213,6 @@ def held_out_evidence(
         Texts that the models have not seen.
     rng : Generator
         Draws the fragments: of each class the same number.
-    whole : bool
-        Whether texts may not be cut.
 
     Returns
     -------
@@ -226,7 +222,7 @@ def held_out_evidence(
     fragments, rows = [], []
     for k in range(len(models)):
         rows_of_class = np.flatnonzero(held_out.class_index == k)
-        if whole:
+        if vocabulary.boundaries:
             drawn = rng.permutation(rows_of_class)[:n_of_class]
             fragments += [held_out.sequences[row] for row in drawn]
         else:
@@ -244,7 +240,7 @@ def held_out_evidence(
     encoded = vocabulary.encode(fragments)
     n_known = np.append(0, np.cumsum(encoded.ids != vocabulary.unknown))
     starts, ends = encoded.starts, encoded.ends
-    if whole:
+    if vocabulary.boundaries:
         fragment, end = np.arange(len(ends)), ends
     else:
         fragment, step = np.nonzero(encoded.lengths[:, None] >= LENGTHS)

@@ -588,7 +588,7 @@ class CharLMLanguageClassifier(
             choice=Choice(temperature, top_k, top_p),
             prompt=prompt,
             random_state=random_state,
-            rivals=[model._as_scored() for model in models],
+            rivals=[model._as_model() for model in models],
             guidance=guidance,
             compute=resolve_compute(self.device, self.precision),
             verbose=self.verbose,
@@ -642,7 +642,7 @@ class CharLMLanguageClassifier(
         encoded = self.vocabulary_.encode(analyze(X, self.vocabulary_.analyzer))
         n_known = encoded.lengths - encoded.count_of(self.vocabulary_.unknown)
         weight = self.evidence_weight_(n_known)
-        models = [model._as_scored() for model in self.language_models_]
+        models = [model._as_model() for model in self.language_models_]
         compute = resolve_compute(self.device, self.precision)
         what = models, encoded, self.vocabulary_, compute
         if beam is None:

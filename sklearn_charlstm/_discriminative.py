@@ -27,12 +27,8 @@ from sklearn_charlstm._loop import (
     RunningAverage,
     check_weights,
 )
-from sklearn_charlstm._module import (
-    CharLSTM,
-    Weights,
-    join_networks,
-    split_networks,
-)
+from sklearn_charlstm._model import Model
+from sklearn_charlstm._module import CharLSTM, Weights, join_networks
 from sklearn_charlstm._optimizer import AdamW
 from sklearn_charlstm._vocabulary import Vocabulary
 from sklearn_charlstm._windows import IGNORE
@@ -202,32 +198,27 @@ class JointJob(NamedTuple):
 
     Attributes
     ----------
-    weights : sequence of n_classes dicts of str to ndarray
-        Where to start from.
-    module_params : sequence of n_classes dicts
-        Arguments of `CharLSTM`, of one network.
-    vocabularies : sequence of n_classes Vocabulary
+    models : sequence of n_classes Model
+        Of one network, where to start from.
     batches : JointBatches
     epochs : int
     report : callable or None
         Called after each epoch with the cross-entropy.
-    name : str
-        What is trained, for messages.
     """
 
-    weights: Sequence[Weights]
-    module_params: Sequence[dict[str, Any]]
-    vocabularies: Sequence[Vocabulary]
+    models: Sequence[Model]
     batches: JointBatches
     epochs: int
     report: Callable[[float], None] | None
-    name: str = "all language models together"
+
+    @property
+    def name(self) -> str:
+        """What is trained, for messages."""
+        return "all language models together"
 
 
 def joint_jobs(
-    weights: list[Weights],
-    module_params: Sequence[dict[str, Any]],
-    vocabularies: Sequence[Vocabulary],
+    models: Sequence[Model],
     texts: LabelledTexts,
     vocabulary: Vocabulary,
     *,
@@ -245,11 +236,8 @@ def joint_jobs(
 
     Parameters
     ----------
-    weights : list of n_classes dicts of str to ndarray
+    models : list of n_classes Model
         Where to start from: the language models as they were fitted apart.
-    module_params : list of n_classes dicts
-        Arguments of `CharLSTM`.
-    vocabularies : list of n_classes Vocabulary
     texts : LabelledTexts
     vocabulary : Vocabulary
         The one in common, that the texts are encoded with.
@@ -263,14 +251,12 @@ def joint_jobs(
     -------
     jobs : list of n_networks JointJob
     """
-    networks = list(zip(*map(split_networks, weights), strict=True))
+    networks = list(zip(*(model.networks() for model in models), strict=True))
     seeds = np.random.SeedSequence(seed).generate_state(len(networks)).tolist()
     similarity = class_similarity(texts)
     return [
         JointJob(
-            network,
-            [params | {"n_networks": 1} for params in module_params],
-            vocabularies,
+            of_classes,
             JointBatches(
                 texts,
                 similarity,
@@ -282,7 +268,7 @@ def joint_jobs(
             epochs,
             report,
         )
-        for network, seed_of_network, report in zip(
+        for of_classes, seed_of_network, report in zip(
             networks, seeds, reports, strict=True
         )
     ]
@@ -341,18 +327,18 @@ def train_jointly(
        estimation of hidden Markov model parameters for speech recognition",
        ICASSP 1986.
     """
-    weights, module_params, vocabularies, batches, epochs, report, name = job
+    models, batches, epochs, report = job
     averaging = _Averaging()
     with for_training(), seeded(compute.device, batches.seed):
-        models = []
-        for model_weights, params in zip(weights, module_params, strict=True):
-            model = CharLSTM(**params)
-            model.load_numpy_weights(model_weights)
-            models.append(model)
+        modules = []
+        for weights, params, _ in models:
+            module = CharLSTM(**params)
+            module.load_numpy_weights(weights)
+            modules.append(module)
         net = _DiscriminativeNet(
             _LogLikelihoods,
-            module__models=models,
-            module__vocabularies=vocabularies,
+            module__models=modules,
+            module__vocabularies=[model.vocabulary for model in models],
             module__common=batches.vocabulary,
             criterion=nn.NLLLoss,
             optimizer=AdamW,
@@ -361,17 +347,14 @@ def train_jointly(
             lr=LEARNING_RATE_SHARE * lr,
             compute=compute,
             callbacks=[
-                (
-                    "epoch_report",
-                    _GroupReport(name, report, batches),
-                ),
+                ("epoch_report", _GroupReport(job.name, report, batches)),
                 ("gradient_norm_clipping", GradientNormClipping(MAX_GRADIENT_NORM)),
                 ("averaging", averaging),
             ],
         )
         net.initialize()
         net.train_epochs(batches, epochs)
-    weights = [running.weights() for running in averaging.running_]
-    for weights_of_model in weights:
-        check_weights(weights_of_model, name)
-    return weights, net.history[:, "train_loss"]
+    trained = [running.weights() for running in averaging.running_]
+    for weights in trained:
+        check_weights(weights, job.name)
+    return trained, net.history[:, "train_loss"]

@@ -13,8 +13,8 @@ from scipy.special import logsumexp
 from tqdm import tqdm
 
 from sklearn_charlstm._device import Compute, reproducibly
+from sklearn_charlstm._model import Model
 from sklearn_charlstm._module import CharLSTM
-from sklearn_charlstm._networks import Model
 from sklearn_charlstm._reading import MAX_TOKENS
 
 __all__ = [

@@ -422,7 +422,7 @@ class CharLSTMLanguageModel(
 
     def _token_log_likelihood(self, encoded: EncodedTexts) -> NDArray[np.float64]:
         """Return the log-likelihoods of all tokens."""
-        return token_log_likelihood(self._as_scored(), encoded, self._compute())
+        return token_log_likelihood(self._as_model(), encoded, self._compute())
 
     def char_log_likelihood(self, X: Collection[Any]) -> list[NDArray[np.float64]]:
         """Compute the log-likelihood of every character given those before it.
@@ -456,7 +456,7 @@ class CharLSTMLanguageModel(
         """
         encoded = self._encoded(X)
         log_likelihood = text_log_likelihood(
-            [self._as_scored()], encoded, self.vocabulary_, self._compute()
+            [self._as_model()], encoded, self.vocabulary_, self._compute()
         )
         return log_likelihood[:, 0]
 

@@ -1,11 +1,11 @@
-"""skorch's training loop over ready batches, and what is done in every one of it."""
+"""Training over ready batches with skorch, and what is done in every training."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -22,11 +22,11 @@ __all__ = [
     "MAX_GRADIENT_NORM",
     "BatchesNet",
     "EpochReport",
-    "Interrupted",
     "RunningAverage",
     "average_share",
     "check_finite",
     "check_weights",
+    "report_losses",
 ]
 
 MAX_GRADIENT_NORM = 1.0
@@ -103,6 +103,25 @@ def check_weights(weights: Weights, name: str) -> None:
         )
 
 
+def report_losses(
+    jobs: Sequence[Any], loss_curves: Sequence[list[float]], losses: Sequence[float]
+) -> None:
+    """Keep the losses of an epoch of several trainings and pass them on.
+
+    Parameters
+    ----------
+    jobs : sequence with the attributes `name`, `report` and `batches`
+    loss_curves : sequence of list of float
+        What each loss is added to.
+    losses : sequence of float
+    """
+    for job, loss_curve, loss in zip(jobs, loss_curves, losses, strict=True):
+        check_finite(loss, job.name, job.batches.epoch)
+        loss_curve.append(loss)
+        if job.report is not None:
+            job.report(loss)
+
+
 class EpochReport(Callback):
     """Seed each epoch, keep its loss per target and pass it on.
 
@@ -170,12 +189,8 @@ def _noted_interrupts() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, previous)
 
 
-class Interrupted(Exception):
-    """A KeyboardInterrupt in a guise that skorch does not swallow."""
-
-
 class BatchesNet(NeuralNet):
-    """skorch's training loop over ready batches.
+    """skorch's net, its steps and its callbacks, for ready batches.
 
     Callbacks get the batches as they are on the device.
 
@@ -222,56 +237,33 @@ class BatchesNet(NeuralNet):
     def _default_callbacks(self) -> list[Any]:
         return []
 
-    def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
-        return X, None
-
-    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
-        return dataset
-
-    def run_single_epoch(
-        self,
-        iterator: Any,
-        training: bool,
-        prefix: str,
-        step_fn: Callable[..., Any],
-        **fit_params: Any,
-    ) -> None:
-        # skorch's own records the loss of every batch, and so waits for the device: a
-        # GPU would have nothing to do while the next batch is made.
-        for batch in iterator or ():
-            batch = on_device(batch, self.compute.device)
-            self.notify("on_batch_begin", batch=batch, training=training)
-            step = step_fn(batch, **fit_params)
-            self.history.record_batch(f"{prefix}_batch_size", len(batch[1][0]))
-            self.notify("on_batch_end", batch=batch, training=training, **step)
-
-    notifying_: str | None = None
-
-    def notify(self, method_name: str, **cb_kwargs: Any) -> None:
-        self.notifying_ = method_name
-        super().notify(method_name, **cb_kwargs)
-        self.notifying_ = None
-
-    def fit_loop(
-        self, X: Any, y: Any = None, epochs: int | None = None, **fit_params: Any
-    ) -> Any:
-        # skorch takes every KeyboardInterrupt for a wish to stop early and keeps
-        # the half-trained model in silence. Only callbacks that stop early, which
-        # raise it at the end of an epoch, may do that.
-        try:
-            return super().fit_loop(X, y, epochs=epochs, **fit_params)
-        except KeyboardInterrupt as interrupt:
-            if self.notifying_ == "on_epoch_end":
-                raise
-            raise Interrupted from interrupt
-
     def train_epochs(self, batches: Any, epochs: int) -> None:
-        """Train for some epochs; raise KeyboardInterrupt where there was one."""
+        """Train for some epochs, or until a callback wants to stop early.
+
+        skorch's own loop waits for the device in each step, to record the loss, and
+        takes every Ctrl-C for a wish to stop early.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            If there was a signal for one.
+        """
+        datasets = {"dataset_train": batches, "dataset_valid": None}
         with _noted_interrupts() as noted:
-            try:
-                self.partial_fit(batches, epochs=epochs)
-            except Interrupted:
-                raise KeyboardInterrupt from None
-        # One that came at the end of an epoch has stopped early.
+            self.notify("on_train_begin", X=batches, y=None)
+            for _ in range(epochs):
+                self.notify("on_epoch_begin", **datasets)
+                for batch in batches:
+                    batch = on_device(batch, self.compute.device)
+                    self.notify("on_batch_begin", batch=batch, training=True)
+                    step = self.train_step(batch)
+                    self.history.record_batch("train_batch_size", len(batch[1][0]))
+                    self.notify("on_batch_end", batch=batch, training=True, **step)
+                try:
+                    self.notify("on_epoch_end", **datasets)
+                except KeyboardInterrupt:
+                    # That is how callbacks of skorch stop early.
+                    break
+            self.notify("on_train_end", X=batches, y=None)
         if noted:
             raise KeyboardInterrupt

@@ -16,8 +16,8 @@ from sklearn.utils import check_random_state
 
 from sklearn_charlstm._analysis import Analyzer
 from sklearn_charlstm._device import Compute, resolve_compute
+from sklearn_charlstm._model import Model
 from sklearn_charlstm._module import Weights
-from sklearn_charlstm._networks import Model
 from sklearn_charlstm._scoring import token_log_likelihood
 from sklearn_charlstm._stacked import can_stack, pays_on, train_stacked
 from sklearn_charlstm._training import (
@@ -304,7 +304,7 @@ class ModelTrainingMixin:
             self._validation_fingerprint = fingerprint
 
         def validation_loss(candidate: Weights) -> float:
-            model = self._as_scored()._replace(weights=candidate)
+            model = self._as_model()._replace(weights=candidate)
             log_likelihood = token_log_likelihood(model, validation, compute)
             return -float(np.average(log_likelihood, weights=weights))
 
@@ -314,5 +314,5 @@ class ModelTrainingMixin:
             early_stopping.best = self.weights_
         return encoded.take(train_rows), sample_weight[train_rows], early_stopping
 
-    def _as_scored(self) -> Model:
+    def _as_model(self) -> Model:
         return Model(self.weights_, self._module_params, self.vocabulary_)

@@ -5,7 +5,7 @@
 import math
 from collections.abc import Callable, Sequence
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,16 +16,15 @@ from sklearn_charlstm._device import Compute, on_device
 from sklearn_charlstm._distinct import distinct_numbers
 from sklearn_charlstm._fused_lstm import fused_cell
 from sklearn_charlstm._levels import Levels
+from sklearn_charlstm._model import Model
 from sklearn_charlstm._module import (
     CharLSTM,
-    Weights,
     at_least_float32,
     network_log_probabilities,
-    split_networks,
 )
 from sklearn_charlstm._vocabulary import Vocabulary
 
-__all__ = ["MAX_LOGITS", "Model", "Networks"]
+__all__ = ["MAX_LOGITS", "Networks"]
 
 # Logits computed together, a bound on memory.
 MAX_LOGITS = 2**24
@@ -39,29 +38,6 @@ _CPU_FACTORS = -1, 2
 
 _State = tuple[torch.Tensor, torch.Tensor]
 _Scores = NDArray[np.float64]
-
-
-class Model(NamedTuple):
-    """What is needed of a language model to score with it.
-
-    Attributes
-    ----------
-    weights : dict of str to ndarray
-        Of a `CharLSTM`.
-    module_params : dict
-        Its arguments.
-    vocabulary : Vocabulary
-    """
-
-    weights: Weights
-    module_params: dict[str, Any]
-    vocabulary: Vocabulary
-
-    def first_network(self) -> "Model":
-        """Return the model of its first network alone."""
-        params = {**self.module_params, "n_networks": 1}
-        first, *_ = split_networks(self.weights)
-        return self._replace(weights=first, module_params=params)
 
 
 class Networks:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from sklearn_charlstm._device import Compute, n_devices, on_device, reproducibly
 from sklearn_charlstm._levels import Levels
-from sklearn_charlstm._networks import MAX_LOGITS, Model, Networks
+from sklearn_charlstm._model import Model
+from sklearn_charlstm._networks import MAX_LOGITS, Networks
 from sklearn_charlstm._prefixes import Level, PrefixTree
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 

@@ -94,7 +94,6 @@ def _evidence_of_folds(
             clf.vocabulary_,
             held_out,
             np.random.default_rng(clf.random_state),
-            whole=clf.boundaries,
         )
         if report is not None:
             report(EvidenceWeight().cross_entropy(of_part))
@@ -238,11 +237,8 @@ class RefinementMixin(ClassModelsMixin):
     ) -> list[JointJob]:
         """Return what the joint training of the networks has to do."""
         models = self.language_models_
-        vocabularies = [model.vocabulary_ for model in models]
         return joint_jobs(
-            [model.weights_ for model in models],
-            [model._module_params for model in models],
-            vocabularies,
+            [model._as_model() for model in models],
             LabelledTexts.balanced(
                 self.vocabulary_.encode(texts.sequences),
                 texts.class_index,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sklearn_charlstm._device import Compute, nth_gpu, on_device, reproducibly
 from sklearn_charlstm._distinct import distinct_texts
-from sklearn_charlstm._networks import Model
+from sklearn_charlstm._model import Model
 from sklearn_charlstm._reading import (
     Map,
     in_threads,

@@ -12,7 +12,7 @@ import torch
 
 from sklearn_charlstm._device import Compute, for_training, seed_of
 from sklearn_charlstm._estimates import Estimates
-from sklearn_charlstm._loop import check_finite, check_weights
+from sklearn_charlstm._loop import check_weights, report_losses
 from sklearn_charlstm._module import Weights, ensemble_log_likelihoods
 from sklearn_charlstm._replay import Replayed
 from sklearn_charlstm._side_by_side import dropout_masks, most_batches_first, steps_of
@@ -208,11 +208,7 @@ def _train(
             n_targets[: len(batches)] += [n for _, (n, _) in batches]
         # Here, once in an epoch, the device is waited for.
         losses = (sums.cpu().numpy() / n_targets).tolist()
-        for job, loss_curve, loss_of_job in zip(jobs, loss_curves, losses, strict=True):
-            check_finite(loss_of_job, job.name, job.batches.epoch)
-            loss_curve.append(loss_of_job)
-            if job.report is not None:
-                job.report(loss_of_job)
+        report_losses(jobs, loss_curves, losses)
     states = _training_states(stack.state(), jobs)
     for state, job in zip(states, jobs, strict=True):
         check_weights(state.weights, job.name)

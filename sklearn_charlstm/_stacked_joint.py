@@ -17,7 +17,7 @@ from sklearn_charlstm._discriminative import (
     joint_losses,
 )
 from sklearn_charlstm._joint_batches import MAX_GROUP, GroupBatches
-from sklearn_charlstm._loop import check_finite, check_weights
+from sklearn_charlstm._loop import check_weights, report_losses
 from sklearn_charlstm._module import (
     Weights,
     network_log_probabilities,
@@ -64,12 +64,7 @@ def train_jointly_stacked(
         # Not a part of the training: in a circle its memory would not be given back.
         step = Replayed(training.step_of_all)
         for _ in range(jobs[0].epochs):
-            losses = training.epoch(step)
-            for job, loss_curve, loss in zip(jobs, loss_curves, losses, strict=True):
-                check_finite(loss, job.name, job.batches.epoch)
-                loss_curve.append(loss)
-                if job.report is not None:
-                    job.report(loss)
+            report_losses(jobs, loss_curves, training.epoch(step))
     weights_of_jobs = training.weights()
     for weights, job in zip(weights_of_jobs, jobs, strict=True):
         for weights_of_model in weights:
@@ -89,12 +84,14 @@ class _Training:
     ) -> None:
         self._jobs = jobs
         self._compute = compute
-        self._params = params = jobs[0].module_params[0]
-        self._networks = [weights for job in jobs for weights in job.weights]
-        n_classes = len(jobs[0].weights)
+        self._params = params = jobs[0].models[0].module_params
+        self._networks = [model.weights for job in jobs for model in job.models]
+        n_classes = len(jobs[0].models)
         n_groups = math.ceil(n_classes / MAX_GROUP)
         self._size = math.ceil(n_classes / n_groups)
-        n_outputs = [of["n_outputs"] for job in jobs for of in job.module_params]
+        n_outputs = [
+            model.module_params["n_outputs"] for job in jobs for model in job.models
+        ]
         device = compute.device
         self._all = Stack(
             _first_state(self._networks),
@@ -144,7 +141,7 @@ class _Training:
     ) -> NDArray[np.int64]:
         """Train some groups for an epoch, and return how many targets each had."""
         device, params = self._compute.device, self._params
-        n_classes = len(self._jobs[0].weights)
+        n_classes = len(self._jobs[0].models)
         # The classes of every group, and nobody.
         classes = np.full((len(groups), self._size), n_classes)
         for row, group in zip(classes, groups, strict=True):
@@ -236,7 +233,7 @@ class _Training:
     def weights(self) -> list[list[Weights]]:
         """Return the averaged weights of the networks of each job."""
         weights = iter(unstacked(self._all.state().average, self._networks))
-        return [[next(weights) for _ in job.weights] for job in self._jobs]
+        return [[next(weights) for _ in job.models] for job in self._jobs]
 
 
 def _first_state(networks: Sequence[Weights]) -> StackState:
@@ -263,15 +260,15 @@ def _alphabets(
     rows : ndarray of shape (n_jobs, n_classes + 1)
         Which alphabet each class has, and nobody.
     """
-    n_classes = len(jobs[0].vocabularies)
+    n_classes = len(jobs[0].models)
     # The networks of one classifier have the same.
     first_row: dict[int, int] = {}
     alphabets: list[tuple[Vocabulary, Vocabulary]] = []
     for job in jobs:
-        if id(job.vocabularies) not in first_row:
-            first_row[id(job.vocabularies)] = len(alphabets)
-            common = job.batches.vocabulary
-            alphabets += [(vocabulary, common) for vocabulary in job.vocabularies]
+        common = job.batches.vocabulary
+        if id(common) not in first_row:
+            first_row[id(common)] = len(alphabets)
+            alphabets += [(model.vocabulary, common) for model in job.models]
     n_ids = max(common.n_inputs for _, common in alphabets)
     shape = len(alphabets) + 1, n_ids
     inputs, targets = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
@@ -283,7 +280,7 @@ def _alphabets(
         of_outputs = np.minimum(ids, vocabulary.n_outputs - 1)
         targets[row, : len(ids)] = of_outputs
         log_sizes[row, : len(ids)] = np.log(vocabulary.output_sizes[of_outputs])
-    first_rows = np.array([first_row[id(job.vocabularies)] for job in jobs])
+    first_rows = np.array([first_row[id(job.batches.vocabulary)] for job in jobs])
     rows = first_rows[:, None] + np.arange(n_classes + 1)
     rows[:, -1] = len(alphabets)
     return [inputs, targets, log_sizes], rows

@@ -20,7 +20,6 @@ from sklearn_charlstm._loop import (
     MAX_GRADIENT_NORM,
     BatchesNet,
     EpochReport,
-    Interrupted,
     RunningAverage,
     check_weights,
 )
@@ -214,10 +213,7 @@ class _Validation(Callback):
         self.averaging = averaging
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        try:
-            self.early_stopping.update(self.averaging.running_.weights())
-        except KeyboardInterrupt as interrupt:
-            raise Interrupted from interrupt
+        self.early_stopping.update(self.averaging.running_.weights())
         net.history.record("valid_loss", self.early_stopping.curve[-1])
 
 

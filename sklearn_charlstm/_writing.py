@@ -21,7 +21,7 @@ from sklearn_charlstm._generation import (
     next_log_proba,
     sample_tokens,
 )
-from sklearn_charlstm._networks import Model
+from sklearn_charlstm._model import Model
 from sklearn_charlstm._vocabulary import Vocabulary
 
 __all__ = ["WriterMixin"]
@@ -53,7 +53,7 @@ class WriterMixin:
     def _analyze(self, X: Collection[Any]) -> list[Sequence[Hashable]]:
         raise NotImplementedError
 
-    def _as_scored(self) -> Model:
+    def _as_model(self) -> Model:
         raise NotImplementedError
 
     def _compute(self) -> Compute:
@@ -155,7 +155,7 @@ class WriterMixin:
         validate_parameter_constraints(_SAMPLING, given, caller_name="sample")
         beginning = self._tokens(prompt, "prompt")
         samples = sample_tokens(
-            self._as_scored(),
+            self._as_model(),
             beginning,
             n_samples,
             max_length,
@@ -184,7 +184,7 @@ class WriterMixin:
             characters that are not in `vocabulary_`.
         """
         beginnings = self._analyze(prefixes)
-        return np.exp(next_log_proba(self._as_scored(), beginnings, self._compute()))
+        return np.exp(next_log_proba(self._as_model(), beginnings, self._compute()))
 
     def suggest(
         self, prefix: Any, n: int = 5, *, max_length: int = 30
@@ -226,7 +226,7 @@ class WriterMixin:
             caller_name="suggest",
         )
         beginning = self._tokens(prefix, "prefix")
-        vocabulary, model = self.vocabulary_, self._as_scored()
+        vocabulary, model = self.vocabulary_, self._as_model()
         if vocabulary.analyzer == "byte":
             raise ValueError("suggest needs characters or words; a byte is neither.")
         if vocabulary.analyzer != "char":
@@ -290,7 +290,7 @@ class WriterMixin:
         )
         return self._joined(
             likeliest_gap(
-                self._as_scored(),
+                self._as_model(),
                 self._tokens(before, "before"),
                 length,
                 self._tokens(after, "after"),

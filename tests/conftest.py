@@ -7,8 +7,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sklearn_charlstm._device import Compute
+from sklearn_charlstm._model import Model
 from sklearn_charlstm._module import CharLSTM
-from sklearn_charlstm._networks import Model
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -250,7 +250,7 @@ def passed(scores, width):
 def test_width_of_the_beam(monkeypatch, n_tokens, widths):
     common = Vocabulary(["a"], "char", boundaries=False)
     encoded = common.encode(["a" * n_tokens])
-    models = [SimpleNamespace(first_network=lambda: None)] * 2
+    models = [SimpleNamespace(networks=lambda: [None])] * 2
 
     def score(models, texts, *rest, **how):
         n_texts.append(len(texts.lengths))
@@ -294,7 +294,7 @@ def test_what_is_outside_of_the_beam_is_not_read(models, common, monkeypatch):
     np.testing.assert_array_equal(found, again[::-1])
     monkeypatch.undo()
 
-    first = [model.first_network() for model in models]
+    first = [model.networks()[0] for model in models]
     expected = looked(first, texts, common)
     n_expected = [expected.size]
     for width, n_whole, scores in (
@@ -332,8 +332,8 @@ def test_beam_is_for_predict_only(clf):
     np.testing.assert_array_equal(clf.predict_proba(X), proba)
     # So narrow a beam has the best of the first look alone.
     clf.set_params(beam=1e-9)
-    models = [model._as_scored() for model in clf.language_models_]
-    models = [model.first_network() for model in models]
+    models = [model._as_model() for model in clf.language_models_]
+    models = [model.networks()[0] for model in models]
     labels = clf.classes_[looked(models, X, clf.vocabulary_).argmax(axis=1)]
     np.testing.assert_array_equal(clf.predict(X), labels)
 

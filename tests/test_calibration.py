@@ -114,7 +114,7 @@ def test_evidence_of_fragments(whole):
         ["a" * 500, "aa?", "a?" * 250], np.array([0, 1, 1]), np.array([1.0, 2.0, 3.0])
     )
     rng = np.random.default_rng(0)
-    evidence = held_out_evidence(models, vocabulary, held_out, rng, whole=whole)
+    evidence = held_out_evidence(models, vocabulary, held_out, rng)
     n_known = evidence.n_known
     np.testing.assert_array_equal(evidence.log_likelihood[:, 0], -n_known)
     np.testing.assert_array_equal(evidence.log_likelihood[:, 1], -2 * n_known)
@@ -304,9 +304,7 @@ def test_a_fragment_counts_once():
     models = [OneNatForEach(vocabulary, 1.0), OneNatForEach(vocabulary, 2.0)]
     # As long as a beginning that is read off the running sums, and longer.
     held_out = LabelledSequences(["a" * 6, "a" * 7], np.array([0, 1]), np.ones(2))
-    evidence = held_out_evidence(
-        models, vocabulary, held_out, np.random.default_rng(0), whole=False
-    )
+    evidence = held_out_evidence(models, vocabulary, held_out, np.random.default_rng(0))
     n_whole = np.bincount(evidence.n_known)[[6, 7]]
     n_drawn = _calibration.N_FRAGMENTS
     # One in six begins at the first character of the first, one in seven of the second.

@@ -20,7 +20,7 @@ class StubModel:
     def __init__(self, log_likelihood):
         self.log_likelihood = log_likelihood
 
-    def _as_scored(self):
+    def _as_model(self):
         return self.log_likelihood
 
 

@@ -22,7 +22,7 @@ from sklearn_charlstm._joint_batches import (
     class_similarity,
     draw_groups,
 )
-from sklearn_charlstm._networks import Model
+from sklearn_charlstm._model import Model
 from sklearn_charlstm._scoring import text_log_likelihood
 from sklearn_charlstm._training import initial_state
 from sklearn_charlstm._vocabulary import Vocabulary
@@ -144,9 +144,7 @@ def test_the_classes_are_told_apart_better(output):
     start = [initial_state(params, 0).average] * 2
     seen: list[list[float]] = [[], []]
     jobs = joint_jobs(
-        start,
-        [params, params],
-        [vocabulary, vocabulary],
+        [Model(weights, params, vocabulary) for weights in start],
         labelled_texts,
         vocabulary,
         epochs=25,

@@ -59,7 +59,7 @@ def test_scores_are_those_of_double_precision(tiny, texts, output, boundaries):
     assert abs(scores.sum() - expected.sum()) < 1e-3
     half = Compute(torch.device("cpu"), torch.bfloat16)
     encoded = model.vocabulary_.encode([text])
-    lower = token_log_likelihood(model._as_scored(), encoded, half)
+    lower = token_log_likelihood(model._as_model(), encoded, half)
     assert np.abs(lower - expected).mean() < 0.02
     assert abs(np.mean(lower - expected)) < 0.002
 

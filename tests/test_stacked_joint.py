@@ -19,6 +19,7 @@ from sklearn_charlstm._discriminative import (
     train_jointly,
 )
 from sklearn_charlstm._joint_batches import LabelledTexts
+from sklearn_charlstm._model import Model
 from sklearn_charlstm._parallel import run
 from sklearn_charlstm._stacked_joint import train_jointly_stacked
 from sklearn_charlstm._training import initial_state
@@ -51,9 +52,12 @@ def make_jobs(n_classes, seen=None, epochs=3, **params):
         for own in vocabularies
     ]
     return joint_jobs(
-        [initial_state(params, k).average for k, params in enumerate(module_params)],
-        module_params,
-        vocabularies,
+        [
+            Model(initial_state(params, k).average, params, own)
+            for k, (params, own) in enumerate(
+                zip(module_params, vocabularies, strict=True)
+            )
+        ],
         LabelledTexts.balanced(
             vocabulary.encode(texts), np.arange(n_classes), np.ones(n_classes)
         ),
@@ -152,7 +156,7 @@ def test_memory_is_given_back(monkeypatch):
 
 def test_divergence_is_an_error():
     jobs = make_jobs(2)
-    jobs[1].weights[0]["networks.0.linear.bias"][:] = np.nan
+    jobs[1].models[0].weights["networks.0.linear.bias"][:] = np.nan
     with pytest.raises(ValueError, match="all language models together diverged"):
         train_jointly_stacked(jobs, **HOW, compute=CPU)
 
@@ -167,7 +171,7 @@ def test_divergence_is_an_error():
 def test_divergence_that_no_loss_tells(train):
     jobs = make_jobs(2, epochs=1)
     # All outputs alike: the softmax does not see it.
-    jobs[1].weights[0]["networks.0.linear.bias"][:] = 1e13
+    jobs[1].models[0].weights["networks.0.linear.bias"][:] = 1e13
     with pytest.raises(ValueError, match="together diverged: weights grew"):
         train(jobs, **HOW, compute=CPU)
 

@@ -280,7 +280,7 @@ def test_beginnings_in_common_are_read_once_where_it_pays(
 
 
 def test_few_texts_are_read_by_many_models(clf, monkeypatch):
-    models = [model._as_scored() for model in clf.language_models_] * 3
+    models = [model._as_model() for model in clf.language_models_] * 3
     # Two networks of eight units, for two texts.
     monkeypatch.setattr(
         _reading, "MAX_STATES_ON_GPU", 6 * 2 * _reading.STEPS_ON_GPU * 2 * 8

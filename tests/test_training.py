@@ -1,4 +1,5 @@
 import dataclasses
+import signal
 import threading
 
 import numpy as np
@@ -328,10 +329,15 @@ def test_callbacks_must_be_a_list(value):
 
 def test_an_interrupt_while_validating_is_raised():
     def validation_loss(weights):
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        run(early_stopping=EarlyStopping(validation_loss, 3))
+    # A process in the background may have been started with Ctrl-C ignored.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(early_stopping=EarlyStopping(validation_loss, 3))
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def test_callbacks_see_the_validation_loss_of_every_epoch():
