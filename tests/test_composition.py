@@ -169,7 +169,8 @@ def test_one_against_the_rest(clf, texts, labels):
         pytest.param(
             lambda texts: np.array(texts, dtype=np.dtypes.StringDType()),
             marks=pytest.mark.skipif(
-                np.lib.NumpyVersion(np.__version__) < "2.0.0", reason="new in NumPy 2"
+                np.lib.NumpyVersion(np.__version__) < "2.2.0",
+                reason="NumPy before 2.2 loses strings when such arrays are indexed",
             ),
         ),
         lambda texts: pd.Series(texts, index=range(100, 100 + len(texts))),
