@@ -34,9 +34,9 @@ from torch.nn import functional as F
 
 from sklearn_charlstm import CharLMLanguageClassifier, CharLSTMLanguageModel
 from sklearn_charlstm._device import Compute
-from sklearn_charlstm._estimates import Estimates
 from sklearn_charlstm._loop import MAX_GRADIENT_NORM
 from sklearn_charlstm._module import CharLSTM
+from sklearn_charlstm._soft_targets import SoftTargets
 from sklearn_charlstm._vocabulary import Vocabulary
 from sklearn_charlstm._windows import WindowBatches
 
@@ -104,7 +104,7 @@ def plain_loop(text, model):
         dropout=model.dropout,
         output="softmax",
     )
-    estimates = Estimates([batches.estimates], torch.device("cpu"))
+    soft_targets_of = SoftTargets([batches.estimates], torch.device("cpu"))
     optimizer = torch.optim.AdamW(module.parameters(), lr=model.lr, fused=True)
     average = [p.detach().clone() for p in module.parameters()]
     n_updates = 0
@@ -113,7 +113,7 @@ def plain_loop(text, model):
         for inputs, (targets, _, nodes, beyond, n_discounted) in batches:
             logits, _ = module(torch.from_numpy(inputs))
             places = (torch.from_numpy(part)[None] for part in (targets, nodes, beyond))
-            soft_targets = estimates(*places, n_discounted).expand(logits.shape)
+            soft_targets = soft_targets_of(*places, n_discounted).expand(logits.shape)
             loss = F.cross_entropy(logits.flatten(0, 2), soft_targets.flatten(0, 2))
             optimizer.zero_grad()
             loss.backward()

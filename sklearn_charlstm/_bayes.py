@@ -64,10 +64,9 @@ class BayesRuleMixin(ClassifierMixin):
         self, X: Collection[Any], beam: float | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return log p(class | text) up to a constant, and the evidence weights."""
-        clf = self._as_it_is()
-        log_likelihood, weight = clf._evidence(X, beam)
+        log_likelihood, weight = self._evidence(X, beam)
         ratios = log_likelihood - log_likelihood.max(axis=1, keepdims=True)
-        return weight[:, None] * ratios + clf.class_log_prior_, weight
+        return weight[:, None] * ratios + self.class_log_prior_, weight
 
     def _log_prior(self) -> NDArray[np.float64]:
         """Return the logarithms of the priors that `class_prior` stands for."""
@@ -119,7 +118,8 @@ class BayesRuleMixin(ClassifierMixin):
             language models have it: without the correction of `predict_proba`.
         """
         clf = self._as_it_is()
-        return clf.log_likelihood(X) + clf.class_log_prior_
+        log_likelihood, _ = clf._evidence(X)
+        return log_likelihood + clf.class_log_prior_
 
     def score_samples(self, X: Collection[Any]) -> NDArray[np.float64]:
         """Compute the log-likelihood of every text under all classes together.
@@ -154,7 +154,7 @@ class BayesRuleMixin(ClassifierMixin):
         log_proba : ndarray of shape (n_samples, n_classes), float64
             Logarithm of p(class | text), in nats, in the order of `classes_`.
         """
-        scores, _ = self._scores(X)
+        scores, _ = self._as_it_is()._scores(X)
         return scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
 
     def predict_proba(self, X: Collection[Any]) -> NDArray[np.float64]:
@@ -191,20 +191,20 @@ class BayesRuleMixin(ClassifierMixin):
             `predict_proba`. More: shape (n_samples, n_classes), the log-odds
             log p(class | text) - log p(any other class | text) of `predict_proba`.
         """
-        joint, weight = self._scores(X)
-        if joint.shape[1] == 2:
-            return (joint[:, 1] - joint[:, 0]) / weight
+        scores, weight = self._as_it_is()._scores(X)
+        if scores.shape[1] == 2:
+            return (scores[:, 1] - scores[:, 0]) / weight
         # The log-sum over the other classes is that over all less one term, which
         # cancels badly where the term is most of the sum: there sum the others.
-        log_total = np.logaddexp.reduce(joint, axis=1, keepdims=True)
-        best = np.argmax(joint, axis=1, keepdims=True)
-        others = joint.copy()
+        log_total = np.logaddexp.reduce(scores, axis=1, keepdims=True)
+        best = np.argmax(scores, axis=1, keepdims=True)
+        others = scores.copy()
         np.put_along_axis(others, best, -np.inf, axis=1)
         log_rest_of_best = np.logaddexp.reduce(others, axis=1, keepdims=True)
         log_rest = log_total + np.log1p(-np.exp(others - log_total))
         # Classes that are equally likely get the same, to the last bit.
-        is_best = joint == np.take_along_axis(joint, best, axis=1)
-        return joint - np.where(is_best, log_rest_of_best, log_rest)
+        is_best = scores == np.take_along_axis(scores, best, axis=1)
+        return scores - np.where(is_best, log_rest_of_best, log_rest)
 
     def predict(self, X: Collection[Any]) -> NDArray[Any]:
         """Predict the class of every text.

@@ -14,7 +14,7 @@ from sklearn_charlstm._device import Compute
 from sklearn_charlstm._distinct import distinct_numbers, distinct_texts
 from sklearn_charlstm._model import Model
 from sklearn_charlstm._networks import Networks
-from sklearn_charlstm._reading import in_threads, side_by_side
+from sklearn_charlstm._reading import groups_of_models, in_threads
 from sklearn_charlstm._scoring import distinct_log_likelihood
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
@@ -199,7 +199,7 @@ def _groups_that_follow(
             # What is looked at is read side by side, as so many texts are.
             n_texts = n_tokens = min(n_tokens, max_tokens)
         of_same = [models[k] for k in same]
-        parts = side_by_side(of_same, n_texts, n_tokens, compute)
+        parts = groups_of_models(of_same, n_texts, n_tokens, compute)
         groups += [same[part] for part in parts]
     return groups
 

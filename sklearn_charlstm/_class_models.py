@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.parallel import delayed
 
 from sklearn_charlstm._analysis import Analyzer, LabelledSequences
 from sklearn_charlstm._device import n_devices, resolve_compute
@@ -26,7 +25,7 @@ from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 __all__ = ["ClassModelsMixin"]
 
 
-class ClassModelsMixin(BaseEstimator):
+class ClassModelsMixin:
     """An estimator that trains one language model per class.
 
     It has all parameters of the language model.
@@ -145,7 +144,7 @@ class ClassModelsMixin(BaseEstimator):
         names = [str(label) for label in labels]
         what = [f"the language model of class {name!r}" for name in names]
         with progress_line(names, len(names) * max(epochs), self.verbose) as reports:
-            how = [
+            how: list[dict[str, Any]] = [
                 {"epochs": epochs[k], "name": what[k], "report": reports[k]}
                 for k in range(len(models))
             ]
@@ -159,8 +158,8 @@ class ClassModelsMixin(BaseEstimator):
                 trained = self._train_in_one_step(models, encoded, how)
             if trained is None:
                 jobs = (
-                    delayed(model._train)(
-                        *encoded_texts, **how_of_model, one_pass=one_pass
+                    partial(
+                        model._train, *encoded_texts, **how_of_model, one_pass=one_pass
                     )
                     for model, encoded_texts, how_of_model in zip(
                         models, encoded(), how, strict=True
@@ -205,8 +204,12 @@ class ClassModelsMixin(BaseEstimator):
         of_groups = run(
             [f"{group[0].name} and {len(group) - 1} more" for group in groups],
             [
-                delayed(train_stacked)(
-                    group, lr=self.lr, weight_decay=self.weight_decay, compute=compute
+                partial(
+                    train_stacked,
+                    group,
+                    lr=self.lr,
+                    weight_decay=self.weight_decay,
+                    compute=compute,
                 )
                 for group in groups
             ],

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import (
     check_consistent_length,
@@ -49,7 +50,7 @@ __all__ = ["CharLMLanguageClassifier"]
 
 
 class CharLMLanguageClassifier(
-    TextInputMixin, PersistenceMixin, BayesRuleMixin, RefinementMixin
+    TextInputMixin, PersistenceMixin, BayesRuleMixin, RefinementMixin, BaseEstimator
 ):
     """Classify texts by the likelihood ratio of character language models.
 

@@ -97,17 +97,23 @@ class _Reader:
             of_tokens = np.where(known, of_ids.squeeze(2), 0) + log_share
             self.log_likelihood += of_tokens.sum(axis=1)
             last_input = inputs[:, -1:]
-        self._advance(last_input)
+        self._read_on(last_input)
 
-    def _advance(self, inputs: NDArray[np.int64]) -> _LogProba:
+    def _advance(self, inputs: NDArray[np.int64]) -> NDArray[np.float32]:
         """Read, and return the log-probabilities of the outputs after each step."""
         logits, self._state = self._module(
             torch.from_numpy(inputs).to(self._device), self._state
         )
-        log_proba = self._module.log_probabilities(logits).cpu().numpy()
-        known, outputs, log_share = self._shares
-        self.log_proba = np.where(known, log_proba[:, -1, outputs], 0) + log_share
+        log_proba: NDArray[np.float32] = (
+            self._module.log_probabilities(logits).cpu().numpy()
+        )
         return log_proba
+
+    def _read_on(self, inputs: NDArray[np.int64]) -> None:
+        """Read one more input in every row, and see what may come next."""
+        log_proba = self._advance(inputs)[:, 0]
+        known, outputs, log_share = self._shares
+        self.log_proba = np.where(known, log_proba[:, outputs], 0) + log_share
 
     def select(self, rows: NDArray[np.int64]) -> None:
         """Go on with these rows, each as often as it is named."""
@@ -122,7 +128,7 @@ class _Reader:
         self.log_likelihood = (
             self.log_likelihood + self.log_proba[np.arange(len(columns)), columns]
         )
-        self._advance(self._inputs[columns][:, None])
+        self._read_on(self._inputs[columns][:, None])
 
 
 class _Mixture:

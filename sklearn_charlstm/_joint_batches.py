@@ -177,7 +177,7 @@ class GroupBatches:
     ----------
     group : tuple of int
         The classes.
-    n_targets : int
+    n_tokens : int
     seed : int
         Of what is drawn beside the windows.
 
@@ -201,7 +201,7 @@ class GroupBatches:
             seed=joint.seed,
             epoch=joint.epoch,
         )
-        self.n_targets = len(texts.encoded.ids)
+        self.n_tokens = len(texts.encoded.ids)
         self.seed = seed_of(joint.seed, joint.epoch, self.group[0])
 
     def __len__(self) -> int:

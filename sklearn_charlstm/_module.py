@@ -244,7 +244,7 @@ class CharLSTM(nn.Module):
             None in training where the networks are read side by side.
         """
         if self.training and state is None and self._pays_side_by_side(inputs):
-            hidden = self._side_by_side(inputs)
+            hidden = self._hidden_states(inputs)
             logits = [
                 network.predict(of_network)
                 for network, of_network in zip(self.networks, hidden, strict=True)
@@ -273,7 +273,7 @@ class CharLSTM(nn.Module):
             and self.num_layers == 1
         )
 
-    def _side_by_side(self, inputs: torch.Tensor) -> torch.Tensor:
+    def _hidden_states(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the hidden states of all networks."""
 
         def stacked(name: str) -> torch.Tensor:

@@ -30,16 +30,9 @@ def n_processes(n_jobs: int | None) -> int:
     return 1 if threads else effective_n_jobs(n_jobs)
 
 
-def _numbered(
-    number: int,
-    by_turns: bool,
-    function: Callable[..., Any],
-    /,
-    *args: Any,
-    **kwargs: Any,
-) -> tuple[int, Any]:
+def _numbered(number: int, by_turns: bool, job: Callable[[], Any]) -> tuple[int, Any]:
     with nth_gpu(number) if by_turns else nullcontext():
-        result = function(*args, **kwargs)
+        result = job()
         if torch.cuda.is_initialized():
             # torch keeps what was freed, and other processes want it.
             torch.cuda.empty_cache()
@@ -59,7 +52,7 @@ def gathered(groups: Sequence[Sequence[_Item]]) -> list[_Item]:
 
 def run(
     names: Sequence[str],
-    jobs: Iterable[Any],
+    jobs: Iterable[Callable[[], Any]],
     n_jobs: int | None,
     device: torch.device,
 ) -> list[Any]:
@@ -69,7 +62,7 @@ def run(
     ----------
     names : sequence of str
         What each job does, for messages.
-    jobs : iterable of delayed functions
+    jobs : iterable of callables
         Taken from it one by one, as there is somebody to do them.
     n_jobs : int or None
     device : torch.device
@@ -87,8 +80,7 @@ def run(
     """
     by_turns = n_devices(device) > 1 and effective_n_jobs(n_jobs) > 1
     numbered = (
-        delayed(_numbered)(number, by_turns, call.__wrapped__, *args, **kwargs)
-        for number, (call, args, kwargs) in enumerate(jobs)
+        delayed(_numbered)(number, by_turns, job) for number, job in enumerate(jobs)
     )
     try:
         # Each result as soon as it is there: it tells what was running at the end.

@@ -22,10 +22,10 @@ from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 __all__ = [
     "MAX_TOKENS",
     "Map",
+    "groups_of_models",
     "in_threads",
     "n_gpus_that_read",
     "read_in_parts",
-    "side_by_side",
 ]
 
 # Texts read side by side, of which a CPU's cache holds so many values of hidden states,
@@ -116,7 +116,7 @@ def n_gpus_that_read(
     return min(n_gpus, effective_n_jobs(n_jobs), cpu_count(), len(encoded.lengths))
 
 
-def side_by_side(
+def groups_of_models(
     models: Sequence[Model], n_texts: int, n_tokens: int, compute: Compute
 ) -> list[slice]:
     """Part models of the same arguments into groups that read side by side.
@@ -180,7 +180,7 @@ def read_in_parts(
     bounds = _Bounds.of(models, n_texts, compute)
     groups = [
         Networks(models[group], vocabulary, tokens, compute)
-        for group in side_by_side(models, n_texts, len(encoded.ids), compute)
+        for group in groups_of_models(models, n_texts, len(encoded.ids), compute)
     ]
 
     def blocks(texts: slice) -> Iterator[_Block]:

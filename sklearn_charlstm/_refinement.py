@@ -8,12 +8,12 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.parallel import delayed
 
 from sklearn_charlstm._analysis import LabelledSequences
 from sklearn_charlstm._calibration import (
@@ -129,7 +129,7 @@ class RefinementMixin(ClassModelsMixin):
         if epochs == "auto":
             n_tokens = sum(len(s) + self.boundaries for s in texts.sequences)
             epochs = auto_epochs(n_tokens, len(self.classes_))
-        parts = self._set_aside(texts)
+        parts = self._calibration_parts(texts)
         networks = [f"network {n}" for n in range(1, models[0].n_networks + 1)]
         with progress_line(
             [*networks, "held-out text"],
@@ -146,8 +146,8 @@ class RefinementMixin(ClassModelsMixin):
                 n_joint = min(n_joint, n_at_once)
                 n_needed = math.ceil(n_calibrated / self._n_side_by_side(texts))
                 n_calibrated = min(n_calibrated, max(n_needed, n_at_once))
-            jobs = [
-                delayed(_train_jointly)(group, **how) for group in dealt(joint, n_joint)
+            jobs: list[Callable[[], Any]] = [
+                partial(_train_jointly, group, **how) for group in dealt(joint, n_joint)
             ]
             what = [
                 f"the joint training of {', '.join(group)}"
@@ -156,8 +156,13 @@ class RefinementMixin(ClassModelsMixin):
             for group in dealt(parts, n_calibrated):
                 classifiers = [self._to_calibrate(epochs) for _ in group]
                 jobs.append(
-                    delayed(_evidence_of_folds)(
-                        classifiers, self.classes_, group, epochs, of_fold
+                    partial(
+                        _evidence_of_folds,
+                        classifiers,
+                        self.classes_,
+                        group,
+                        epochs,
+                        of_fold,
                     )
                 )
                 what.append("the calibration")
@@ -174,7 +179,7 @@ class RefinementMixin(ClassModelsMixin):
         # if there had been no joint training.
         self._generative_models = models if self.warm_start else self.language_models_
 
-    def _set_aside(self, texts: LabelledSequences) -> list[Fold]:
+    def _calibration_parts(self, texts: LabelledSequences) -> list[Fold]:
         """Return the parts of the texts to calibrate with; warn if there are none."""
         n_folds = self.calibration_folds
         if not n_folds:

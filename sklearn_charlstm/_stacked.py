@@ -5,17 +5,18 @@
 import math
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from sklearn_charlstm._device import Compute, for_training, seed_of
-from sklearn_charlstm._estimates import Estimates
 from sklearn_charlstm._loop import check_weights, report_losses
 from sklearn_charlstm._module import Weights, ensemble_log_likelihoods
+from sklearn_charlstm._padded_batches import dropout_masks, most_batches_first, steps_of
 from sklearn_charlstm._replay import Replayed
-from sklearn_charlstm._side_by_side import dropout_masks, most_batches_first, steps_of
+from sklearn_charlstm._smoothing import KneserNey
+from sklearn_charlstm._soft_targets import SoftTargets
 from sklearn_charlstm._stack import (
     Stack,
     StackState,
@@ -140,9 +141,9 @@ def _train(
         weight_decay=weight_decay,
         device=device,
     )
-    estimates = Estimates(
-        [job.batches.estimates for job in jobs if job.batches.estimates], device
-    )
+    # `can_stack` has seen that there are some of each.
+    estimates = [cast(KneserNey, job.batches.estimates) for job in jobs]
+    soft_targets_of = SoftTargets(estimates, device)
     generators = [torch.Generator(device) for _ in jobs]
     sums = torch.zeros(len(jobs), dtype=torch.float32, device=device)
 
@@ -198,7 +199,7 @@ def _train(
             n_discounted = [
                 n_discounted_of_job for _, (_, n_discounted_of_job) in batches
             ]
-            soft_targets = estimates(
+            soft_targets = soft_targets_of(
                 targets,
                 nodes,
                 beyond,

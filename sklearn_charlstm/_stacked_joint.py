@@ -22,8 +22,8 @@ from sklearn_charlstm._module import (
     Weights,
     network_log_probabilities,
 )
+from sklearn_charlstm._padded_batches import dropout_masks, most_batches_first, steps_of
 from sklearn_charlstm._replay import Replayed
-from sklearn_charlstm._side_by_side import dropout_masks, most_batches_first, steps_of
 from sklearn_charlstm._stack import (
     NEVER,
     Stack,
@@ -165,7 +165,7 @@ class _Training:
         for batches, tensors in steps_of(
             [_with_counts(group) for group in groups],
             [len(group) for group in groups],
-            sum(group.n_targets for group in groups),
+            sum(group.n_tokens for group in groups),
             (0, IGNORE, 0, 0),
             device,
         ):

@@ -15,7 +15,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from sklearn_charlstm._device import Compute, for_training, reproducibly, seeded
-from sklearn_charlstm._estimates import Estimates
 from sklearn_charlstm._loop import (
     MAX_GRADIENT_NORM,
     BatchesNet,
@@ -30,6 +29,7 @@ from sklearn_charlstm._module import (
     network_log_probabilities,
 )
 from sklearn_charlstm._optimizer import AdamW
+from sklearn_charlstm._soft_targets import SoftTargets
 from sklearn_charlstm._windows import IGNORE, WindowBatches
 
 __all__ = [
@@ -55,7 +55,7 @@ _OWN_SETTINGS = {
     "optimizer__weight_decay": "`weight_decay`",
     "device": "`device`",
     "compute": "`device` and `precision`",
-    "estimates": None,
+    "soft_targets": None,
     "verbose": "`verbose`",
     "train_split": "`early_stopping`",
     "iterator_train": None,
@@ -243,27 +243,29 @@ class _LanguageModelNet(BatchesNet):
     ----------
     *args, **kwargs
         As of the net of skorch.
-    estimates : Estimates or None
+    soft_targets : SoftTargets or None
     """
 
-    def __init__(self, *args: Any, estimates: Estimates | None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, soft_targets: SoftTargets | None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.estimates = estimates
+        self.soft_targets = soft_targets
 
     def get_loss(
         self, y_pred: Any, y_true: Any, X: Any = None, training: bool = False
     ) -> torch.Tensor:
         logits, _ = y_pred
         targets, weights, *histories = y_true
-        expected = targets
-        if self.estimates is not None:
+        goals = targets
+        if self.soft_targets is not None:
             nodes, beyond, n_discounted = histories
-            [expected] = self.estimates(
+            [goals] = self.soft_targets(
                 targets[None], nodes[None], beyond[None], n_discounted
             )
         # Each network by itself: they differ in their initial weights and in dropout.
-        expanded = expected.expand(len(logits), *expected.shape)
-        losses, log_p = self.criterion_(logits.flatten(0, 2), expanded.flatten(0, 2))
+        goals = goals.expand(len(logits), *goals.shape)
+        losses, log_p = self.criterion_(logits.flatten(0, 2), goals.flatten(0, 2))
         is_target = targets != IGNORE
         log_likelihood = ensemble_log_likelihoods(
             log_p.view(logits.shape), targets.clamp(min=0)
@@ -396,13 +398,13 @@ def train(
     }
     module_settings = {f"module__{key}": value for key, value in module_params.items()}
     with for_training(), seeded(compute.device, batches.seed):
-        estimates = None
+        soft_targets = None
         if batches.estimates is not None:
-            estimates = Estimates([batches.estimates], compute.device)
+            soft_targets = SoftTargets([batches.estimates], compute.device)
         try:
             net = _LanguageModelNet(
                 CharLSTM,
-                estimates=estimates,
+                soft_targets=soft_targets,
                 **(settings | module_settings | net_params),
             )
             net.initialize()

@@ -67,7 +67,7 @@ class WindowBatches:
         at position t follows the inputs up to and including t. Padded targets, and
         unknown ones, whose probability is fixed, are `IGNORE`. The mean weight of a
         target is one in each epoch. With `smoothing` there are three more parts, of
-        which `Estimates` computes how likely each token is there: the histories that
+        which `SoftTargets` computes how likely each token is there: the histories that
         the window shows of the targets, int64, where it shows more than the estimates
         use, bool, both of the shape of `inputs`, and the list of
         `KneserNey.n_discounted`.
@@ -108,20 +108,19 @@ class WindowBatches:
         return self.n_batches
 
     def __iter__(self) -> Iterator[_Batch]:
-        for block, places, sizes in self._blocks():
-            inputs, targets, text = block
+        for (inputs, targets, text), places, sizes in self._blocks():
             arrays = [inputs, targets, self.weights[text]]
-            if self.estimates is not None:
-                # A window that begins in the middle of a text does not know <bos>.
-                knows_bos = inputs[:, :1] == self.vocabulary.bos
-                n_before = np.arange(inputs.shape[1]) + knows_bos
-                arrays.append(self.estimates.nodes(places, n_before))
-                arrays.append(n_before >= ORDER)
-            for batch, *y in _cut(arrays, sizes):
-                n_discounted = []
-                if self.estimates is not None:
-                    n_discounted.append(self.estimates.n_discounted(y[2]))
-                yield batch, (*y, *n_discounted)
+            if self.estimates is None:
+                for batch, *y in _cut(arrays, sizes):
+                    yield batch, tuple(y)
+                continue
+            # A window that begins in the middle of a text does not know <bos>.
+            knows_bos = inputs[:, :1] == self.vocabulary.bos
+            n_before = np.arange(inputs.shape[1]) + knows_bos
+            arrays += [self.estimates.nodes(places, n_before), n_before >= ORDER]
+            for batch, *y, nodes, beyond in _cut(arrays, sizes):
+                n_discounted = self.estimates.n_discounted(nodes)
+                yield batch, (*y, nodes, beyond, n_discounted)
 
     def with_texts(self) -> Iterator[tuple[NDArray[np.int64], ...]]:
         """Yield the inputs, the targets and the number of the text of every window.

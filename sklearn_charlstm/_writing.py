@@ -61,7 +61,6 @@ class WriterMixin:
 
     def _tokens(self, part: Any, name: str) -> list[Hashable]:
         """Return the tokens of a part of a text, the argument of this name."""
-        check_is_fitted(self)
         # A callable analyzer may not read a str.
         if isinstance(part, str) and not part:
             return []

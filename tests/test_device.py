@@ -1,10 +1,11 @@
 import threading
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.parallel import Parallel
 
 from sklearn_charlstm import CharLMLanguageClassifier, CharLSTMLanguageModel
 from sklearn_charlstm._device import (
@@ -144,7 +145,7 @@ def test_jobs_have_the_gpus_by_turns(monkeypatch, device, n_jobs, expected):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "device", as_current)
     names = ["a", "b", "c", "d", "e"]
-    jobs = (delayed(job)(number) for number in range(5))
+    jobs = (partial(job, number) for number in range(5))
     # One after the other, whatever n_jobs, so that the patches are seen.
     monkeypatch.setattr(
         "sklearn_charlstm._parallel.Parallel",

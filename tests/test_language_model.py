@@ -7,8 +7,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
 
 from sklearn_charlstm import CharLSTMLanguageModel, _model_training
-from sklearn_charlstm._estimates import Estimates
 from sklearn_charlstm._smoothing import KneserNey
+from sklearn_charlstm._soft_targets import SoftTargets
 from sklearn_charlstm._vocabulary import UNKNOWN_MASS
 
 
@@ -95,7 +95,7 @@ def test_smoothing_expects_pairs_that_were_never_seen(tiny, output, monkeypatch)
     model = KneserNey(vocabulary.encode(texts), np.ones(24), vocabulary)
     # The place after <bos> and the x of "xa", the eleventh text.
     node = torch.from_numpy(model.nodes(np.array([[[3 * 10 + 1]]]), np.array([2])))
-    row = Estimates([model], node.device).distributions(node, []).numpy().ravel()
+    row = SoftTargets([model], node.device).distributions(node, []).numpy().ravel()
     [scores] = smooth.char_log_likelihood(["xb"])
     assert scores[1] == pytest.approx(np.log(row[vocabulary["b"]]), abs=0.3)
     monkeypatch.setattr(_model_training, "MAX_SMOOTHED", 0)

@@ -7,7 +7,7 @@ import torch
 from sklearn_charlstm import _networks, _reading
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._module import CharLSTM
-from sklearn_charlstm._reading import side_by_side
+from sklearn_charlstm._reading import groups_of_models
 from sklearn_charlstm._scoring import text_log_likelihood, token_log_likelihood
 from sklearn_charlstm._vocabulary import Vocabulary
 
@@ -263,7 +263,7 @@ def test_models_side_by_side_read_as_each_alone(
     # Two networks of five units each.
     n_states = len(encoded.ids) * 2 * 5
     monkeypatch.setattr(_reading, "MAX_STATES", n_side_by_side * n_states)
-    groups = side_by_side(models, len(TEXTS), len(encoded.ids), compute)
+    groups = groups_of_models(models, len(TEXTS), len(encoded.ids), compute)
     n_models = [len(models[group]) for group in groups]
     assert n_models == ([2, 1] if n_side_by_side == 2 else [3])
     together = text_log_likelihood(models, encoded, common, compute)

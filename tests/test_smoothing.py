@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from sklearn_charlstm import _smoothing
-from sklearn_charlstm._estimates import Estimates
 from sklearn_charlstm._smoothing import ORDER, KneserNey
+from sklearn_charlstm._soft_targets import SoftTargets
 from sklearn_charlstm._vocabulary import Vocabulary
 
 TEXT = (
@@ -17,7 +17,7 @@ def estimates(texts, places, n_before, *, boundaries=False, weights=None, alphab
     weights = np.ones(len(texts)) if weights is None else np.array(weights)
     model = KneserNey(vocabulary.encode(texts), weights, vocabulary)
     nodes = model.nodes(np.array(places), np.array(n_before))
-    on_device = Estimates([model], torch.device("cpu"))
+    on_device = SoftTargets([model], torch.device("cpu"))
     probabilities = on_device.distributions(
         torch.from_numpy(nodes).view(1, nodes.size, 1), model.n_discounted(nodes)
     )
@@ -103,7 +103,7 @@ def test_several_models_and_the_targets_themselves(monkeypatch):
 
     def expected(rows, n_discounted):
         tensors = (torch.from_numpy(part[rows]) for part in (targets, nodes, beyond))
-        on_device = Estimates(models[rows], torch.device("cpu"))
+        on_device = SoftTargets(models[rows], torch.device("cpu"))
         return on_device(*tensors, n_discounted).numpy()
 
     together = expected(slice(3), n_discounted)
@@ -112,7 +112,7 @@ def test_several_models_and_the_targets_themselves(monkeypatch):
         n_outputs = alone.shape[-1]
         np.testing.assert_array_equal(together[k, ..., :n_outputs], alone)
         assert not together[k, ..., n_outputs:].any()
-        on_device = Estimates(models[k : k + 1], torch.device("cpu"))
+        on_device = SoftTargets(models[k : k + 1], torch.device("cpu"))
         smoothed = on_device.distributions(torch.from_numpy(nodes[k : k + 1]), n)[0]
         np.testing.assert_allclose(smoothed.sum(axis=-1), 1, rtol=1e-5)
         # Where more is known the target, 1 and 0, counts half.

@@ -6,7 +6,7 @@ from joblib import parallel_config
 from sklearn_charlstm import (
     CharLMLanguageClassifier,
     _class_models,
-    _side_by_side,
+    _padded_batches,
     _stack,
     _stacked,
 )
@@ -97,7 +97,7 @@ SMALL = {"dropout": 0.0, "n_networks": 1, "boundaries": False}
 )
 def test_each_is_trained_as_by_itself(monkeypatch, params, max_values, at_once, bounds):
     for name, value in bounds.items():
-        monkeypatch.setattr(_side_by_side, name, value)
+        monkeypatch.setattr(_padded_batches, name, value)
     monkeypatch.setattr(_stack, "MAX_VALUES", max_values)
     n_jobs = []
     monkeypatch.setattr(

@@ -7,8 +7,8 @@ import torch
 
 from sklearn_charlstm import (
     CharLMLanguageClassifier,
+    _padded_batches,
     _refinement,
-    _side_by_side,
     _stack,
     _stacked,
     _stacked_joint,
@@ -83,7 +83,7 @@ def assert_same(one, other, atol):
 def sets_at_once(request, monkeypatch):
     """By the bounds as they are, and by others in which little is done together."""
     for name, value in request.param.items():
-        monkeypatch.setattr(_side_by_side, name, value)
+        monkeypatch.setattr(_padded_batches, name, value)
 
 
 @pytest.mark.usefixtures("sets_at_once")

@@ -288,7 +288,7 @@ def test_few_texts_are_read_by_many_models(clf, monkeypatch):
     on_gpu = Compute(torch.device("cuda"), torch.float32)
 
     def sizes(n_texts, length):
-        groups = _reading.side_by_side(models, n_texts, n_texts * length, on_gpu)
+        groups = _reading.groups_of_models(models, n_texts, n_texts * length, on_gpu)
         return [len(models[group]) for group in groups]
 
     assert sizes(2, 1000) == sizes(1, 1000) == sizes(2, 5) == [6]
@@ -393,9 +393,9 @@ def test_torch_reads_and_we_train_on_a_cpu_only(clf, stand_in, monkeypatch, on_g
     monkeypatch.setattr(
         _networks.Networks, "read_with_torch", counted("with torch", read)
     )
-    side_by_side = CharLSTM._side_by_side
+    side_by_side = CharLSTM._hidden_states
     monkeypatch.setattr(
-        CharLSTM, "_side_by_side", counted("side by side", side_by_side)
+        CharLSTM, "_hidden_states", counted("side by side", side_by_side)
     )
     monkeypatch.setattr(_module, "MIN_WINDOWS", 1)
     device = "cuda" if on_gpu else "cpu"

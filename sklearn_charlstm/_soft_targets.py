@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from sklearn_charlstm._smoothing import KneserNey
 
-__all__ = ["Estimates"]
+__all__ = ["SoftTargets"]
 
 
-class Estimates:
+class SoftTargets:
     """What is expected in the places of the targets of several models.
 
     All that was counted is put on the device once, and a batch says only which
