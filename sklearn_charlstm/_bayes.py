@@ -46,6 +46,12 @@ class BayesRuleMixin(ClassifierMixin):
         -------
         log_likelihood : ndarray of shape (n_samples, n_classes), float64
             Logarithm of p(text | class), in nats.
+
+        Raises
+        ------
+        NotFittedError, TypeError, ValueError
+            If the classifier is not fitted, `X` is not a sequence of texts, or `device`
+            is not there.
         """
         log_likelihood, _ = self._as_it_is()._evidence(X)
         return log_likelihood
@@ -116,6 +122,12 @@ class BayesRuleMixin(ClassifierMixin):
         joint : ndarray of shape (n_samples, n_classes), float64
             Logarithm of p(text, class) = p(text | class) p(class), in nats, as the
             language models have it: without the correction of `predict_proba`.
+
+        Raises
+        ------
+        NotFittedError, TypeError, ValueError
+            If the classifier is not fitted, `X` is not a sequence of texts, or `device`
+            is not there.
         """
         clf = self._as_it_is()
         log_likelihood, _ = clf._evidence(X)
@@ -135,6 +147,12 @@ class BayesRuleMixin(ClassifierMixin):
         -------
         log_likelihood : ndarray of shape (n_samples,), float64
             Logarithm of p(text), in nats.
+
+        Raises
+        ------
+        NotFittedError, TypeError, ValueError
+            If the classifier is not fitted, `X` is not a sequence of texts, or `device`
+            is not there.
         """
         return np.logaddexp.reduce(self.predict_joint_log_proba(X), axis=1)
 
@@ -153,6 +171,12 @@ class BayesRuleMixin(ClassifierMixin):
         -------
         log_proba : ndarray of shape (n_samples, n_classes), float64
             Logarithm of p(class | text), in nats, in the order of `classes_`.
+
+        Raises
+        ------
+        NotFittedError, TypeError, ValueError
+            If the classifier is not fitted, `X` is not a sequence of texts, or `device`
+            is not there.
         """
         scores, _ = self._as_it_is()._scores(X)
         return scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
@@ -170,6 +194,12 @@ class BayesRuleMixin(ClassifierMixin):
         proba : ndarray of shape (n_samples, n_classes), float64
             Probabilities p(class | text), in the order of `classes_`; each row sums
             to one.
+
+        Raises
+        ------
+        NotFittedError, TypeError, ValueError
+            If the classifier is not fitted, `X` is not a sequence of texts, or `device`
+            is not there.
         """
         return np.exp(self.predict_log_proba(X))
 
@@ -190,6 +220,12 @@ class BayesRuleMixin(ClassifierMixin):
             log-ratio is added, divided by what a nat of evidence counts in
             `predict_proba`. More: shape (n_samples, n_classes), the log-odds
             log p(class | text) - log p(any other class | text) of `predict_proba`.
+
+        Raises
+        ------
+        NotFittedError, TypeError, ValueError
+            If the classifier is not fitted, `X` is not a sequence of texts, or `device`
+            is not there.
         """
         scores, weight = self._as_it_is()._scores(X)
         if scores.shape[1] == 2:
@@ -219,6 +255,12 @@ class BayesRuleMixin(ClassifierMixin):
         labels : ndarray of shape (n_samples,)
             The most probable class of each text, one of `classes_`; with `beam`, of
             the classes within it.
+
+        Raises
+        ------
+        NotFittedError, TypeError, ValueError
+            If the classifier is not fitted, `X` is not a sequence of texts, or `device`
+            is not there.
         """
         clf = self._as_it_is()
         scores, _ = clf._scores(X, clf.beam)

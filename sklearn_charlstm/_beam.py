@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from sklearn_charlstm._device import Compute
-from sklearn_charlstm._distinct import distinct_numbers, distinct_texts
+from sklearn_charlstm._distinct import distinct_numbers, distinct_texts, values_in
 from sklearn_charlstm._model import Model
 from sklearn_charlstm._networks import Networks
 from sklearn_charlstm._reading import groups_of_models, in_threads
@@ -21,7 +21,7 @@ from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 __all__ = ["beam_log_likelihood", "look"]
 
 # Tokens that are looked at together, which bounds the memory that it takes.
-MAX_TOKENS = 2**18
+MAX_PLACES = 2**18
 
 # So many logits take about as long as a token that is read.
 LOGITS_OF_TOKEN = 2**11
@@ -133,8 +133,8 @@ def look(
     """
     ids, starts, ends = encoded.ids, encoded.starts, encoded.ends
     log_likelihood = np.where(followed.T, 0, -np.inf)
-    for begin in range(0, len(ids), MAX_TOKENS):
-        places = np.arange(begin, min(begin + MAX_TOKENS, len(ids)))
+    for begin in range(0, len(ids), MAX_PLACES):
+        places = np.arange(begin, min(begin + MAX_PLACES, len(ids)))
         text = np.searchsorted(ends, places, side="right")
         # Without boundaries the beginning of a text is read as a cut is.
         most = n_history + vocabulary.boundaries
@@ -309,16 +309,11 @@ class _Windows(NamedTuple):
     def at_some(self, chosen: NDArray[np.int64]) -> Self:
         """Return what is seen at some of the places."""
         which = self.which[chosen]
-        is_seen = np.zeros(len(self.seen), dtype=bool)
-        is_seen[which] = True
-        seen = self.seen[is_seen]
-        is_there = np.zeros(len(self.tokens), dtype=bool)
-        is_there[seen] = True
+        windows, place = values_in(which, len(self.seen))
+        seen = self.seen[windows]
+        tokens, number = values_in(seen, len(self.tokens))
         return type(self)(
-            self.tokens[is_there],
-            (np.cumsum(is_there) - 1)[seen],
-            self.n_before[is_seen],
-            (np.cumsum(is_seen) - 1)[which],
+            self.tokens[tokens], number[seen], self.n_before[windows], place[which]
         )
 
 

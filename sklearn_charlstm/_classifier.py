@@ -488,10 +488,12 @@ class CharLMLanguageClassifier(
 
         Raises
         ------
-        TypeError, ValueError
-            If `X` is not a sequence of texts with at least one character, if the
-            label is there already or of another type, or if `class_prior` is not one
-            probability for each class, the new one among them.
+        NotFittedError, TypeError, ValueError
+            If the classifier is not fitted, if `X` is not a sequence of texts with at
+            least one character, if the label is there already or of another type, if
+            `class_prior` is not one probability for each class, the new one among
+            them, if a parameter was changed that networks cannot change, or if
+            training diverges.
         """
         check_is_fitted(self)
         self._validate_params()

@@ -9,13 +9,16 @@ from numpy.typing import NDArray
 
 from sklearn_charlstm._vocabulary import EncodedTexts
 
-__all__ = ["distinct_numbers", "distinct_texts"]
+__all__ = ["distinct_numbers", "distinct_texts", "values_in"]
 
 # Texts of one length, of so few tokens, are compared token by token, all at once, where
 # there are so many times as many as tokens in each; else one after the other, which
 # takes less to start and less for a token.
 FEW_TOKENS = 64
 MANY_TEXTS = 16
+
+# Values looked up at a time: as indices they take eight bytes, as ids one or two.
+BLOCK = 2**14
 
 _LARGEST = np.iinfo(np.int64).max
 
@@ -119,3 +122,25 @@ def distinct_numbers(numbers: _Ints, n_possible: int) -> tuple[_Ints, _Ints]:
     which = np.empty_like(order)
     which[order] = np.cumsum(is_first) - 1
     return order[is_first], which
+
+
+def values_in(numbers: NDArray[np.integer], n_possible: int) -> tuple[_Ints, _Ints]:
+    """Return the distinct numbers in ascending order, and where each possible one is.
+
+    Parameters
+    ----------
+    numbers : ndarray of any shape, integer
+        From 0 to `n_possible` - 1.
+    n_possible : int
+
+    Returns
+    -------
+    values : ndarray of shape (n_values,)
+    place : ndarray of shape (n_possible,)
+        Of each number that is there, its place in `values`.
+    """
+    is_there = np.zeros(n_possible, dtype=bool)
+    flat = numbers.ravel()
+    for begin in range(0, len(flat), BLOCK):
+        is_there[flat[begin : begin + BLOCK]] = True
+    return np.flatnonzero(is_there), np.cumsum(is_there) - 1

@@ -125,6 +125,22 @@ def draw_groups(
 class JointBatches:
     """Windows of the texts of all classes, group of classes after group.
 
+    Parameters
+    ----------
+    texts : LabelledTexts
+    similarity : ndarray of shape (n_classes, n_classes)
+        From `class_similarity`.
+    vocabulary : Vocabulary
+        What the texts are encoded with.
+    maxlen, batch_size : int
+        As of `WindowBatches`; a batch of a group has so many windows for each class.
+    seed : int
+
+    Attributes
+    ----------
+    epoch : int
+        Number of the next epoch.
+
     Yields
     ------
     windows : dict of 'inputs', 'targets' and 'group'

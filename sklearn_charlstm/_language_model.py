@@ -436,6 +436,12 @@ class CharLSTMLanguageModel(
         -------
         log_likelihood : list of n_samples ndarrays of shape (n_characters,), float64
             In nats. With ``boundaries=True`` one more value, for the end of text.
+
+        Raises
+        ------
+        NotFittedError, TypeError, ValueError
+            If the model is not fitted, `X` is not a sequence of texts, or `device`
+            is not there.
         """
         encoded = self._encoded(X)
         log_likelihood = self._token_log_likelihood(encoded)
@@ -453,6 +459,12 @@ class CharLSTMLanguageModel(
         -------
         log_likelihood : ndarray of shape (n_samples,), float64
             In nats.
+
+        Raises
+        ------
+        NotFittedError, TypeError, ValueError
+            If the model is not fitted, `X` is not a sequence of texts, or `device`
+            is not there.
         """
         encoded = self._encoded(X)
         log_likelihood = text_log_likelihood(
@@ -474,6 +486,12 @@ class CharLSTMLanguageModel(
         -------
         score : float
             In nats per text.
+
+        Raises
+        ------
+        NotFittedError, TypeError, ValueError
+            If the model is not fitted, `X` is not a sequence of texts, or `device`
+            is not there.
         """
         return float(np.mean(self.score_samples(X)))
 
@@ -493,8 +511,9 @@ class CharLSTMLanguageModel(
 
         Raises
         ------
-        ValueError
-            If there is no character in any text.
+        NotFittedError, TypeError, ValueError
+            If the model is not fitted, `X` is not a sequence of texts or has no
+            character in any, or `device` is not there.
         """
         encoded = self._encoded(X)
         log_likelihood = self._token_log_likelihood(encoded)
@@ -520,7 +539,8 @@ class CharLSTMLanguageModel(
 
         Raises
         ------
-        ValueError
-            If there is no character in any text.
+        NotFittedError, TypeError, ValueError
+            If the model is not fitted, `X` is not a sequence of texts or has no
+            character in any, or `device` is not there.
         """
         return float(np.exp2(self.bits_per_character(X)))

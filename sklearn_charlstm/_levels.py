@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from sklearn_charlstm._device import on_device
+from sklearn_charlstm._distinct import distinct_numbers
 from sklearn_charlstm._prefixes import Level
 
 __all__ = ["Levels"]
@@ -84,3 +85,52 @@ class Levels(NamedTuple):
         history = torch.arange(len(next_ones), device=device)
         ends = sizes.cumsum().tolist()
         return cls(source, of_steps, sizes.tolist(), history, next_ones, ends)
+
+    @classmethod
+    def of_windows(
+        cls,
+        inputs: Sequence[NDArray[np.int64]],
+        targets: NDArray[np.int64],
+        n_before: NDArray[np.int64],
+        n_inputs: int,
+        device: torch.device,
+    ) -> "Levels":
+        """Let windows that begin alike have histories in common.
+
+        Parameters
+        ----------
+        inputs : sequence of ndarrays of shape (n_windows,)
+            What each window reads first, then its tokens, the earliest first: from 0 to
+            `n_inputs` - 1.
+        targets : ndarray of shape (n_windows,)
+        n_before : ndarray of shape (n_windows,)
+            How many of the tokens are read, in ascending order; all, if it is more.
+        n_inputs : int
+        device : torch.device
+        """
+        source, last_inputs = [], []
+        n_histories, n_shorter = 0, 1
+        prefix = np.zeros(len(targets), dtype=np.int64)
+        history = np.empty_like(prefix)
+        lengths = range(1, len(inputs))
+        ends = [*np.searchsorted(n_before, lengths).tolist(), len(targets)]
+        for n_done, column in zip([0, *ends], inputs, strict=False):
+            if n_done == len(targets):
+                break
+            long = slice(n_done, None)
+            shorter, last = prefix[long], column[long]
+            row, longer = distinct_numbers(
+                shorter * n_inputs + last, n_shorter * n_inputs
+            )
+            source.append(shorter[row])
+            last_inputs.append(last[row])
+            prefix[long] = longer
+            history[long] = n_histories + longer
+            n_shorter = len(row)
+            n_histories += n_shorter
+        sizes = [*map(len, last_inputs)]
+        of_all = tuple(source), np.concatenate(last_inputs), history, targets
+        rows, inputs_of_all, history_of_all, next_ones = on_device(of_all, device)
+        return cls(
+            rows, inputs_of_all, sizes, history_of_all, next_ones, ends[: len(sizes)]
+        )

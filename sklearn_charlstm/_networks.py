@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from sklearn_charlstm._device import Compute, on_device
-from sklearn_charlstm._distinct import distinct_numbers
+from sklearn_charlstm._distinct import distinct_numbers, values_in
 from sklearn_charlstm._fused_lstm import fused_cell
 from sklearn_charlstm._levels import Levels
 from sklearn_charlstm._model import Model
@@ -160,14 +160,11 @@ class Networks:
         )
         for model, inputs, its_bias, its_weight in of_models:
             # Different tokens may be the same to a model.
-            is_there = np.zeros(model.vocabulary.n_inputs, dtype=bool)
-            is_there[inputs] = True
-            distinct = np.flatnonzero(is_there)
+            distinct, place = values_in(inputs, model.vocabulary.n_inputs)
             embedding = self._stacked("embedding.weight", [model], itemgetter(distinct))
             table = torch.baddbmm(its_bias, embedding, its_weight)
             tables.append(table.flatten(0, 1))
-            row = (np.cumsum(is_there) - 1)[inputs]
-            rows.append(n_rows + number * len(distinct) + row)
+            rows.append(n_rows + number * len(distinct) + place[inputs])
             n_rows += number.size * len(distinct)
         self._table = torch.cat(tables)
         if self._on_gpu:
@@ -268,36 +265,14 @@ class Networks:
         for begin in range(0, len(windows), size):
             part = slice(begin, begin + size)
             *history, targets = windows[part].T
-            its_start = n_rows - 2 + (n_before[part] >= windows.shape[1])
-            source, inputs = [], []
-            n_histories, n_shorter = 0, 1
-            prefix = np.zeros(len(targets), dtype=np.int64)
-            its_history = np.empty_like(prefix)
-            lengths = range(1, windows.shape[1])
-            ends = [*np.searchsorted(n_before[part], lengths).tolist(), len(targets)]
-            for n_done, column in zip([0, *ends], [its_start, *history], strict=False):
-                if n_done == len(targets):
-                    break
-                long = slice(n_done, None)
-                shorter, last = prefix[long], same[column[long]]
-                row, longer = distinct_numbers(
-                    shorter * n_rows + last, n_shorter * n_rows
-                )
-                source.append(shorter[row])
-                inputs.append(last[row])
-                prefix[long] = longer
-                its_history[long] = n_histories + longer
-                n_shorter = len(row)
-                n_histories += n_shorter
-            of_levels = (
-                tuple(source),
-                np.concatenate(inputs),
-                [*map(len, inputs)],
-                its_history,
+            start = n_rows - 2 + (n_before[part] >= windows.shape[1])
+            levels = Levels.of_windows(
+                [same[column] for column in (start, *history)],
                 targets,
-                ends[: len(inputs)],
+                n_before[part],
+                n_rows,
+                self._device,
             )
-            levels = Levels(*on_device(of_levels, self._device))
             self.start()
             scores[:, part] = self.read_levels(levels).cpu().numpy()
         return scores

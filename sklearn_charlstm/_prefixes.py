@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sklearn_charlstm._distinct import distinct_numbers
 
-__all__ = ["Level", "PrefixTree"]
+__all__ = ["Level", "PrefixTree", "TextsInOrder"]
 
 # One text of so many that shares its history is not worth looking for.
 FEW_SHARE = 64
@@ -50,20 +50,34 @@ class Level(NamedTuple):
     prefix: _Ints
 
 
+class TextsInOrder(NamedTuple):
+    """Texts that are read side by side, the longest first.
+
+    Attributes
+    ----------
+    token_at : callable
+        From places to the tokens that are there, less than `first_input`.
+    starts, lengths : ndarrays of shape (n_texts,), integer
+        Where each text begins and how many tokens it has.
+    first_input : int
+        What is read before the first token.
+    """
+
+    token_at: Callable[[_Ints], _Ints]
+    starts: _Ints
+    lengths: _Ints
+    first_input: int
+
+
 class PrefixTree:
-    """Texts read side by side, a token at a time.
+    """The beginnings of texts, a token longer at a time.
 
     What a language model computes of a text it computes of its prefixes. Short texts
     share many: strings of 5 letters have far fewer different beginnings than letters.
 
     Parameters
     ----------
-    token_at : callable
-        From places to the tokens that are there, less than `first_input`.
-    starts, lengths : ndarrays of shape (n_texts,), integer
-        Where each text begins and how many tokens it has, the longest text first.
-    first_input : int
-        What is read before the first token.
+    texts : TextsInOrder
     are_compared : bool
         Whether to look for histories in common.
 
@@ -75,31 +89,24 @@ class PrefixTree:
         its own.
     """
 
-    def __init__(
-        self,
-        token_at: Callable[[_Ints], _Ints],
-        starts: _Ints,
-        lengths: _Ints,
-        first_input: int,
-        *,
-        are_compared: bool,
-    ) -> None:
+    def __init__(self, texts: TextsInOrder, *, are_compared: bool) -> None:
+        self._texts = texts
         self._are_compared = are_compared
-        self._token_at, self._starts, self._lengths = token_at, starts, lengths
-        self._n_ids = first_input + 1
+        self._n_ids = texts.first_input + 1
         self._length = 0
         # Of every text its prefix; of every prefix its last token and its history.
-        self._prefix = np.zeros(len(starts), dtype=np.int64)
-        self._last = np.array([first_input])
+        self._prefix = np.zeros(len(texts.starts), dtype=np.int64)
+        self._last = np.array([texts.first_input])
         self._history = np.zeros(1, dtype=np.int64)
-        self.are_apart = len(starts) == 1
+        self.are_apart = len(texts.starts) == 1
 
     def next_level(self) -> Level:
         """Read one more token of the texts that have one, until all are apart."""
-        n_texts = int(np.count_nonzero(self._lengths > self._length))
+        token_at, starts, lengths, _ = self._texts
+        n_texts = int(np.count_nonzero(lengths > self._length))
         # What is left of the longest but one: two have no more in common.
-        n_shared = self._lengths[:2][-1] - self._length
-        tokens = self._token_at(self._starts[:n_texts] + self._length)
+        n_shared = lengths[:2][-1] - self._length
+        tokens = token_at(starts[:n_texts] + self._length)
         self._length += 1
         prefixes = self._prefix[:n_texts]
         if n_texts == len(self._prefix):

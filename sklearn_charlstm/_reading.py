@@ -13,10 +13,11 @@ from joblib import cpu_count, effective_n_jobs
 from numpy.typing import NDArray
 
 from sklearn_charlstm._device import Compute, n_devices, on_device, reproducibly
+from sklearn_charlstm._distinct import values_in
 from sklearn_charlstm._levels import Levels
 from sklearn_charlstm._model import Model
 from sklearn_charlstm._networks import MAX_LOGITS, Networks
-from sklearn_charlstm._prefixes import Level, PrefixTree
+from sklearn_charlstm._prefixes import Level, PrefixTree, TextsInOrder
 from sklearn_charlstm._vocabulary import EncodedTexts, Vocabulary
 
 __all__ = [
@@ -165,12 +166,8 @@ def read_in_parts(
         side by side, of these tokens.
     """
     # Tokens by their number among those of the texts, found as they are read: texts
-    # are long, an id takes a byte or two. In blocks, because indices take eight.
-    is_there = np.zeros(vocabulary.n_inputs, dtype=bool)
-    for begin in range(0, len(encoded.ids), MAX_TOKENS):
-        is_there[encoded.ids[begin : begin + MAX_TOKENS]] = True
-    tokens = np.flatnonzero(is_there)
-    number = np.cumsum(is_there) - 1
+    # are long, an id takes a byte or two.
+    tokens, number = values_in(encoded.ids, vocabulary.n_inputs)
 
     def token_at(places: _Ints) -> _Ints:
         return number[encoded.ids[places]]
@@ -184,14 +181,8 @@ def read_in_parts(
     ]
 
     def blocks(texts: slice) -> Iterator[_Block]:
-        part = _Part(
-            token_at,
-            starts[texts],
-            lengths[texts],
-            len(tokens),
-            compute,
-            are_compared=bounds.are_compared,
-        )
+        in_order = TextsInOrder(token_at, starts[texts], lengths[texts], len(tokens))
+        part = _Part(in_order, compute, are_compared=bounds.are_compared)
         for networks in groups:
             networks.start()
         for steps, inside, read in part.blocks(bounds.n_tokens):
@@ -254,41 +245,27 @@ class _Part:
 
     Parameters
     ----------
-    token_at : callable
-        From places to the tokens that are there.
-    starts, lengths : ndarrays of shape (n_texts,), integer
-        Where each text begins and how many tokens it has, the longest text first.
-    first_input : int
-        What is read before the first token.
+    texts : TextsInOrder
     compute : Compute
     are_compared : bool
         Whether to look for texts that begin alike.
     """
 
     def __init__(
-        self,
-        token_at: Callable[[_Ints], _Ints],
-        starts: _Ints,
-        lengths: _Ints,
-        first_input: int,
-        compute: Compute,
-        *,
-        are_compared: bool,
+        self, texts: TextsInOrder, compute: Compute, *, are_compared: bool
     ) -> None:
-        self._token_at, self._starts, self._lengths = token_at, starts, lengths
-        self._first_input = first_input
-        self._tree = PrefixTree(
-            token_at, starts, lengths, first_input, are_compared=are_compared
-        )
+        self._texts = texts
+        self._tree = PrefixTree(texts, are_compared=are_compared)
         self._device = compute.device
 
     def blocks(
         self, max_tokens: int
     ) -> Iterator[tuple[_Ints, NDArray[np.bool_], _ReadBlock]]:
         """Yield as `read_in_parts` does, but how networks read the tokens."""
-        done, longest = 0, int(self._lengths[0])
+        of_all = self._texts.lengths
+        done, longest = 0, int(of_all[0])
         while done < longest:
-            lengths = self._lengths[self._lengths > done]
+            lengths = of_all[of_all > done]
             is_long = (
                 self._tree.are_apart
                 and self._device.type == "cpu"
@@ -306,13 +283,13 @@ class _Part:
             steps = done + np.arange(len(levels) or n_steps)
             inside = steps[:, None] < lengths
             if levels:
-                read = self._levels(levels)
+                read = self._read_levels(levels)
             else:
-                read = self._texts(steps, inside, is_long)
+                read = self._read_apart(steps, inside, is_long)
             yield steps, inside, read
             done += len(steps)
 
-    def _levels(self, levels: list[Level]) -> _ReadBlock:
+    def _read_levels(self, levels: list[Level]) -> _ReadBlock:
         """Read the prefixes of texts."""
         joined = Levels.joined(levels, self._device)
         n_before = np.cumsum([0, *(len(level.targets) for level in levels)])
@@ -329,17 +306,18 @@ class _Part:
 
         return read
 
-    def _texts(
+    def _read_apart(
         self, steps: _Ints, inside: NDArray[np.bool_], is_long: bool
     ) -> _ReadBlock:
         """Read texts that have hardly anything more in common."""
+        token_at, starts, lengths, first_input = self._texts
         # Where a text has ended its last token again.
-        of_texts = np.minimum(steps[:, None], self._lengths[: inside.shape[1]] - 1)
-        places = self._starts[: inside.shape[1]] + of_texts
-        targets = self._token_at(places)
-        before = np.full_like(targets[:1], self._first_input)
+        of_texts = np.minimum(steps[:, None], lengths[: inside.shape[1]] - 1)
+        places = starts[: inside.shape[1]] + of_texts
+        targets = token_at(places)
+        before = np.full_like(targets[:1], first_input)
         if steps[0]:
-            before = self._token_at(places[:1] - 1)
+            before = token_at(places[:1] - 1)
         inputs = np.concatenate([before, targets[:-1]])
         if is_long:
             is_inside = torch.from_numpy(inside)

@@ -41,6 +41,7 @@ class EncodedTexts(NamedTuple):
     Attributes
     ----------
     ids : ndarray of shape (n_tokens,), unsigned integer
+        Or what else there is of each token, such as its log-likelihood.
     lengths : ndarray of shape (n_texts,), int64
     """
 
@@ -174,6 +175,23 @@ class Vocabulary(dict[Hashable, int]):
         with <bos> and ends with <eos>, else with <cut>, like any fragment.
     common : Vocabulary or None
         Of all classes, where the texts are those of one.
+
+    Attributes
+    ----------
+    analyzer, boundaries, common
+        As the parameters.
+    bos, eos, unknown, cut, foreign : int
+        Ids of the beginning and the end of a text, of tokens that are not in the
+        alphabet, of a cut, and of the tokens of other classes, -1 if there are none.
+    first_input : int
+        What is read before the first token of a text: `bos` or `cut`.
+    n_inputs, n_outputs : int
+        Sizes of the input and of the predicted alphabet.
+    n_foreign : int
+        How many tokens are those of other classes only.
+    log_unknown, log_known : float
+        Logarithms, in nats, of the probability of each unknown token and of all that
+        are predicted together.
 
     Raises
     ------

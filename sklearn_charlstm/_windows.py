@@ -59,6 +59,19 @@ class WindowBatches:
     smoothing : bool
         Whether to say by which histories a target is smoothed.
 
+    Attributes
+    ----------
+    ids : ndarray of shape (n_tokens,), unsigned integer
+        Of all texts.
+    lengths, starts, weights : ndarrays
+        Of the texts that have a token: how many, where they start, and the weight of
+        each of its targets, float32.
+    seed : int
+    epoch : int
+        Number of the next epoch.
+    estimates : KneserNey or None
+        What was counted, with `smoothing`.
+
     Yields
     ------
     inputs : ndarray of shape (n_windows, longest window), int64

@@ -181,6 +181,12 @@ class WriterMixin:
             In the order of `vocabulary_`; with ``boundaries=True`` one more column,
             for the end of text. What a row lacks to one is the probability of
             characters that are not in `vocabulary_`.
+
+        Raises
+        ------
+        NotFittedError, TypeError, ValueError
+            If the model is not fitted, `prefixes` is not a sequence of texts, or
+            `device` is not there.
         """
         beginnings = self._analyze(prefixes)
         return np.exp(next_log_proba(self._as_model(), beginnings, self._compute()))
@@ -213,10 +219,11 @@ class WriterMixin:
 
         Raises
         ------
-        ValueError
-            If ``analyzer='byte'``, which has no words, if nothing in the alphabet ends
-            a word, or hardly ever, so that there are too many runs of characters to
-            search, or if a number is not positive.
+        NotFittedError, TypeError, ValueError
+            If the model is not fitted, the prefix is no text, if ``analyzer='byte'``,
+            which has no words, if nothing in the alphabet ends a word, or hardly ever,
+            so that there are too many runs of characters to search, or if a number is
+            not positive.
         """
         check_is_fitted(self)
         validate_parameter_constraints(

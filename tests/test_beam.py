@@ -86,7 +86,7 @@ def test_a_look_sees_some_tokens_of_the_history(
     n_history,
     n_jobs,
 ):
-    monkeypatch.setattr(_beam, "MAX_TOKENS", max_tokens)
+    monkeypatch.setattr(_beam, "MAX_PLACES", max_tokens)
     monkeypatch.setattr(_networks, "MAX_LOGITS", max_logits)
     monkeypatch.setattr(_reading, "MIN_TOKENS", min_tokens)
     found = looked(models, texts, common, n_history, n_jobs=n_jobs)

@@ -5,6 +5,7 @@ from sklearn_charlstm._prefixes import (
     FEW_ALIKE,
     MANY_STEPS,
     PrefixTree,
+    TextsInOrder,
 )
 
 FIRST_INPUT = 9
@@ -16,7 +17,8 @@ def read(texts):
     lengths = np.array([len(text) for text in texts])
     starts = np.cumsum(lengths) - lengths
     ids = np.concatenate(texts).astype(np.uint8)
-    tree = PrefixTree(ids.__getitem__, starts, lengths, FIRST_INPUT, are_compared=True)
+    in_order = TextsInOrder(ids.__getitem__, starts, lengths, FIRST_INPUT)
+    tree = PrefixTree(in_order, are_compared=True)
     histories = [()]
     levels = []
     for step in range(max(lengths)):
