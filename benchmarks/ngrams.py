@@ -2,6 +2,7 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
+import sys
 from collections import Counter, defaultdict
 from functools import lru_cache
 
@@ -11,6 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 # Of each model. Without a bound hundreds of them fill the memory of a machine.
 CACHED = 2**12
 UNKNOWN_MASS = 1e-3
+N_CODE_POINTS = sys.maxunicode + 1
 
 
 class WittenBell:
@@ -18,15 +20,17 @@ class WittenBell:
 
     p(c | h) = (n(hc) + t(h) p(c | h')) / (n(h) + t(h)), where h' is h without its
     first character and t(h) the number of different characters seen after h
-    (Bell, Cleary and Witten, "Text compression", 1990).
+    (Bell, Cleary and Witten, "Text compression", 1990). Nothing is counted from one
+    text to the next.
     """
 
-    def __init__(self, text, alphabet, order):
+    def __init__(self, texts, alphabet, order):
         self.alphabet, self.order = alphabet, order
         self.counts = defaultdict(Counter)
-        for n in range(order):
-            for i in range(len(text) - n):
-                self.counts[text[i : i + n]][text[i + n]] += 1
+        for text in texts:
+            for n in range(order):
+                for i in range(len(text) - n):
+                    self.counts[text[i : i + n]][text[i + n]] += 1
         self.totals = {h: sum(after.values()) for h, after in self.counts.items()}
         self.probability = lru_cache(CACHED)(self._probability)
 
@@ -55,8 +59,8 @@ class KneserNey(WittenBell):
     empirical study of smoothing techniques for language modeling", 1999).
     """
 
-    def __init__(self, text, alphabet, order):
-        super().__init__(text, alphabet, order)
+    def __init__(self, texts, alphabet, order):
+        super().__init__(texts, alphabet, order)
         self.continuations = defaultdict(Counter)
         for h, after in self.counts.items():
             if h:
@@ -128,7 +132,7 @@ class NGramLanguageClassifier(ClassifierMixin, BaseEstimator):
         alphabet = frozenset("".join(X))
         self.models_ = [
             self.smoothing(
-                "\n".join(text for text, label in zip(X, y, strict=True) if label == k),
+                [text for text, label in zip(X, y, strict=True) if label == k],
                 alphabet,
                 self.order,
             )
@@ -148,5 +152,12 @@ class NGramLanguageClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[self.predict_log_proba(X).argmax(axis=1)]
 
     def bits_per_character(self, k, text):
-        """Return the cross-entropy of a text under the model of one class."""
-        return -self.models_[k].log_likelihood(text) / len(text) / np.log(2)
+        """Return the cross-entropy of a text under the model of one class.
+
+        What no class has seen has a share of the unknown mass.
+        """
+        alphabet = self.models_[k].alphabet
+        n_unknown = sum(c not in alphabet for c in text)
+        log_unknown = np.log(UNKNOWN_MASS / (N_CODE_POINTS - len(alphabet)))
+        log_p = self.models_[k].log_likelihood(text) + n_unknown * log_unknown
+        return -log_p / len(text) / np.log(2)

@@ -225,7 +225,7 @@ def words(corpora, quick):
             "rare": f"{n_rare / n_tokens:.3f}",
         }
         for order in (1, 2, 3, 5):
-            model = KneserNey("\n".join(as_texts[:cut]), set("".join(as_texts)), order)
+            model = KneserNey(as_texts[:cut], set("".join(as_texts)), order)
             log_p = sum(map(model.log_likelihood, as_texts[cut:]))
             row[f"{order}-gram"] = f"{np.exp(-log_p / n_tokens):.1f}"
         model = CharLSTMLanguageModel(analyzer=tuple, random_state=0)

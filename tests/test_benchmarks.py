@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sklearn_charlstm import CharLSTMLanguageModel
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -15,19 +17,28 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 @pytest.mark.parametrize("history", ["", "a", "ab", "bab", "zzz"])
 def test_the_rivals_are_probabilities(ngrams, smoothing, history):
     alphabet = frozenset("abcz")
-    model = getattr(ngrams, smoothing)("abab babac cab ab" * 3, alphabet | {" "}, 4)
+    texts = ["abab babac cab ab" * 3, "ab", "cab"]
+    model = getattr(ngrams, smoothing)(texts, alphabet | {" "}, 4)
     total = sum(model.probability(c, history) for c in alphabet | {" "})
     assert total == pytest.approx(1)
 
 
 def test_witten_bell_by_hand(ngrams):
     # After "a" came b twice and c once; unigrams: a 3, b 2, c 1 of 6, uniform 1/3.
-    model = ngrams.WittenBell("abacab", frozenset("abc"), 2)
+    model = ngrams.WittenBell(["abacab"], frozenset("abc"), 2)
     unigram = (2 + 3 * (1 / 3)) / (6 + 3)
     assert model.probability("b", "") == pytest.approx(unigram)
     assert model.probability("b", "a") == pytest.approx((2 + 2 * unigram) / (3 + 2))
     expected = np.log((1 - ngrams.UNKNOWN_MASS) * (3 + 1) / 9)
     assert model.log_likelihood("a") == pytest.approx(expected)
+
+
+def test_an_unknown_character_costs_the_rivals_what_it_costs_the_lstm(ngrams):
+    rival = ngrams.NGramLanguageClassifier().fit(["abacab", "cab"], [0, 1])
+    known, mixed = (rival.bits_per_character(0, text) for text in ("ab", "abz"))
+    model = CharLSTMLanguageModel(epochs=1, hidden_size=4).fit(["abc"])
+    of_unknown = model.bits_per_character(["z"])
+    assert 3 * mixed == pytest.approx(2 * known + of_unknown)
 
 
 def test_accuracy_quick(udhr_folder, tmp_path):

@@ -28,7 +28,7 @@ def estimates(texts, places, n_before, *, boundaries=False, weights=None, alphab
 @pytest.mark.parametrize("n_values", [2**22, 2000, 30])
 def test_is_that_of_a_plain_implementation(ngrams, n_values, monkeypatch):
     monkeypatch.setattr(_smoothing, "MAX_TABLE", n_values)
-    reference = ngrams.KneserNey(TEXT, frozenset(TEXT), ORDER)
+    reference = ngrams.KneserNey([TEXT], frozenset(TEXT), ORDER)
     places, n_before = np.mgrid[ORDER : len(TEXT), : ORDER + 2]
     vocabulary, probabilities = estimates([TEXT], places, n_before)
     assert probabilities.shape == (*places.shape, len(vocabulary))
