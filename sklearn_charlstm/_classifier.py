@@ -179,7 +179,8 @@ class CharLMLanguageClassifier(
         After `fit` that of a model in `language_models_` is the alphabet of its class.
     loss_curve_ : list of n_classes ndarrays of shape (n_iter_[k],)
         Negative log-likelihood per character of the training texts in each epoch,
-        in nats, with dropout.
+        in nats, with dropout, and without the thousandth that is kept for unknown
+        characters.
     n_iter_ : ndarray of shape (n_classes,), int64
         Epochs done for each class.
     evidence_weight_ : EvidenceWeight
@@ -188,7 +189,8 @@ class CharLMLanguageClassifier(
         `slope` and `half_length`.
     discriminative_loss_curve_ : ndarray of shape (n_discriminative_epochs,)
         Cross-entropy of the class in each epoch of the joint training, in nats, with
-        dropout: over windows of the training texts, of one to `maxlen` characters.
+        dropout: over windows of the training texts, of one to `maxlen` characters, and
+        among the classes trained together, four at most.
     device_ : str
         The device `fit` ran on.
     precision_ : {'float32', 'bfloat16'}
@@ -392,8 +394,9 @@ class CharLMLanguageClassifier(
         The alphabet is that of the first call: characters that only later texts have
         are unknown. Each model tells all of it apart, but after a `fit` only the
         characters of its class. The state of the optimizers is kept from call to call.
-        The weights are averaged over all updates, those of a `fit` before too, so that
-        new texts count by about their share of all. A class that no text has been seen
+        The weights are averaged over all updates, those of a `fit` before too: where
+        new texts are a small share of all, they count by about four times that share.
+        A class that no text has been seen
         of has an untrained model.
 
         Parameters
@@ -470,7 +473,8 @@ class CharLMLanguageClassifier(
         """Train the language model of one more class; leave the others as they are.
 
         The alphabet of the new model is the common one and the characters of its own
-        texts. The log-likelihoods under the other models stay the same.
+        texts. The log-likelihoods under the other models stay the same. Only new words,
+        or new tokens of a callable `analyzer`, share there what an unknown one has.
 
         Parameters
         ----------

@@ -78,7 +78,11 @@ class _Reader:
         if vocabulary.boundaries:
             columns.append(vocabulary.eos)
         self._inputs = vocabulary.as_inputs(np.array(columns))
-        self._shares = vocabulary.shares(np.array(columns))
+        known, outputs, log_shares = vocabulary.shares(np.array(columns))
+        # What another model writes, of a class that was added after this one.
+        n_new = int(np.count_nonzero(~known))
+        log_shares[~known] -= vocabulary.log_n_events(n_new)
+        self._shares = known, outputs, log_shares
         ids = np.array(
             [[*map(vocabulary.__getitem__, beginning)] for beginning in beginnings],
             dtype=np.int64,

@@ -138,7 +138,8 @@ class CharLSTMLanguageModel(
         best epoch.
     loss_curve_ : ndarray of shape (`n_iter_`,)
         Negative log-likelihood per character of the training texts in each epoch,
-        in nats, with dropout.
+        in nats, with dropout, and without the thousandth that is kept for unknown
+        characters.
     validation_loss_curve_ : ndarray of shape (n_epochs,), or None
         Negative log-likelihood per character of the texts set aside, in nats, after
         each epoch since they were set aside. None without early stopping.
@@ -306,8 +307,8 @@ class CharLSTMLanguageModel(
 
         The alphabet is that of the first call: characters that only later texts
         have are unknown. The state of the optimizer is kept from call to call. The
-        weights are averaged over all updates, those of a `fit` before too, so that new
-        texts count by about their share of all.
+        weights are averaged over all updates, those of a `fit` before too: where new
+        texts are a small share of all, they count by about four times that share.
 
         Parameters
         ----------

@@ -32,7 +32,7 @@ __all__ = [
 MAX_GRADIENT_NORM = 1.0
 
 # The running average gives the weights after update t the share (a + 1) / (t + a):
-# with a = 3 the average is that of about the last quarter of training, however
+# with a = 3 two thirds of the average are of the last quarter of training, however
 # long it has been.
 AVERAGE_DECAY = 3
 

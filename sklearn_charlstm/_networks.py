@@ -95,7 +95,13 @@ class Networks:
             inputs[:-2] = vocabulary.as_inputs(ids)
             # What is read before the first token of a text and of a part of it.
             inputs[-2:] = vocabulary.first_input, vocabulary.cut
-            shares.append(vocabulary.shares(ids))
+            is_known, outputs, log_shares = vocabulary.shares(ids)
+            # Tokens that came with a class that was added after this one.
+            is_new = ~is_known & (tokens != common.unknown)
+            if is_new.any():
+                n_new = len(common) - len(vocabulary.common or vocabulary)
+                log_shares[is_new] -= vocabulary.log_n_events(n_new)
+            shares.append((is_known, outputs, log_shares))
         known, output, log_share = map(np.array, zip(*shares, strict=True))
         self._output = on_device(output, self._device)
         # Sums of many need float64, which not every device has.

@@ -323,6 +323,25 @@ class Vocabulary(dict[Hashable, int]):
             np.where(known, self.log_known - log_size, self.log_unknown),
         )
 
+    def log_n_events(self, n_new: int) -> float:
+        """Return how many events the unknown token is if others tell tokens apart.
+
+        Words and other tokens that nobody has seen are one event. Of those that a later
+        alphabet has each is an event, and the rest is one more; they have equal shares
+        of its probability. Each unknown character is an event as it is.
+
+        Parameters
+        ----------
+        n_new : int
+            How many tokens are told apart that are unknown here.
+
+        Returns
+        -------
+        log_n : float
+            The logarithm of their number.
+        """
+        return 0.0 if self.analyzer in ("char", "byte") else float(np.log1p(n_new))
+
     def as_inputs(self, ids: NDArray[Any]) -> NDArray[Any]:
         """Return the ids as a network reads them: foreign tokens as unknown ones.
 

@@ -3,9 +3,14 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
-from sklearn_charlstm import _vocabulary
+from sklearn_charlstm import CharLMLanguageClassifier, _vocabulary
+from sklearn_charlstm._device import Compute
+from sklearn_charlstm._generation import _Reader
 from sklearn_charlstm._vocabulary import Vocabulary
+
+CPU = Compute(torch.device("cpu"), torch.float32)
 
 
 def test_ids_follow_the_first_occurrence_and_symbols_come_after():
@@ -156,3 +161,26 @@ def test_characters_are_looked_up_by_their_code_points(monkeypatch, block):
     taken = common.encode(texts).take(rows)
     assert taken.ids.tolist() == common.encode([texts[k] for k in rows]).ids.tolist()
     taken.ids[:] = 0
+
+
+@pytest.mark.parametrize("analyzer", ["word", str.split])
+def test_new_words_speak_for_the_class_that_was_added(tiny, analyzer):
+    X = ["the cat sat", "the dog", "le chat", "le chien dort"]
+    clf = CharLMLanguageClassifier(**tiny, analyzer=analyzer)
+    clf.fit(X, ["eng", "eng", "fra", "fra"])
+    of_class = {"deu": ["XYZ", "QÜX"], "ell": ["αβγ", "ΩΨΦ", "δεζ"]}
+    for label, words in of_class.items():
+        clf.add_class(label, [" ".join(words * 5)])
+    for label, words in of_class.items():
+        assert set(clf.predict(words)) == {label}
+    # All words, and any other. Of a model that came before some of them the sum is
+    # above one by a thousandth at most, what the unknown word has.
+    log_likelihood = clf.log_likelihood([*clf.vocabulary_, "another"])
+    sums = np.exp(log_likelihood).sum(axis=0)
+    np.testing.assert_allclose(sums, 1, atol=1e-3)
+    assert set(log_likelihood[-1]) == {clf.vocabulary_.log_unknown}
+    # The same where one model writes and another judges what it writes.
+    for model in clf.language_models_:
+        with torch.inference_mode():
+            judge = _Reader(model._as_model(), [*clf.vocabulary_], [[]], CPU)
+        assert np.exp(judge.log_proba).sum() == pytest.approx(1, abs=1e-3)
