@@ -298,3 +298,22 @@ def test_on_a_gpu(tiny, texts, labels):
     tiny.update(device="cuda", discriminative_epochs=20)
     clf = CharLMLanguageClassifier(**tiny).fit(texts, labels)
     assert clf.score(texts, labels) == 1
+
+
+def test_batches_grow_with_the_classes_of_a_group():
+    # Of every class eight windows.
+    vocabulary, texts = labelled(["a" * 64, "b" * 64, "c" * 64], range(3))
+    batches = JointBatches(
+        texts, class_similarity(texts), vocabulary, maxlen=2, batch_size=8, seed=0
+    )
+    [group] = batches.of_groups()
+    assert len(group) == 3 * 32 / (3 * 8)
+
+
+def test_windows_are_others_in_every_epoch():
+    vocabulary, texts = labelled(["abcdefgh" * 4, "hgfedcba" * 4], range(2))
+    batches = JointBatches(
+        texts, class_similarity(texts), vocabulary, maxlen=8, batch_size=64, seed=0
+    )
+    [(one, _)], [(other, _)] = batches, batches
+    assert not np.array_equal(one["targets"], other["targets"])

@@ -345,3 +345,19 @@ def test_the_lowest_temperature_takes_the_likeliest(model):
 def test_samples_are_of_one_class(clf, label):
     with pytest.raises(ValueError, match="There is no class"):
         clf.sample(label)
+
+
+@pytest.mark.parametrize(
+    ("method", "args"), [("sample", ()), ("suggest", ("a",)), ("infill", ("a", "b", 1))]
+)
+def test_a_model_that_is_not_fitted_does_not_write(method, args):
+    with pytest.raises(NotFittedError):
+        getattr(CharLSTMLanguageModel(), method)(*args)
+
+
+def test_no_beginning_is_not_analyzed(tiny):
+    # The analyzer reads numbers only.
+    digits = CharLSTMLanguageModel(**tiny, analyzer=lambda n: [*f"{n:d}"])
+    digits.fit([1212, 2121])
+    assert len(digits.sample(1, max_length=5)[0]) == 5
+    assert len(digits.infill("", "", 3)) == 3

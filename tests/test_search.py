@@ -272,3 +272,46 @@ def test_callbacks_are_not_taken_in_silence(tiny):
     assert not hasattr(search, "set_callbacks")
     with pytest.raises(AttributeError, match="Use GridSearchCV for callbacks"):
         search.set_callbacks()
+
+
+@pytest.mark.parametrize("refit", ["accuracy", False])
+def test_a_callable_that_returns_several_scores(tiny, texts, labels, refit):
+    def scoring(estimator, X, y):
+        # Nothing is more accurate, but one that has failed has no score.
+        return {"accuracy": estimator.score(X, y), "epochs": estimator.epochs}
+
+    clf = CharLMLanguageClassifier(**tiny, discriminative_epochs=0, calibration_folds=0)
+    grids = [{"epochs": [2, 1]}, {"epochs": [1], "lr": [-1.0]}]
+    settings = {"cv": 2, "scoring": scoring, "refit": refit}
+    with pytest.warns(Warning, match="fits failed|non-finite"):
+        search = WarmStartGridSearchCV(clf, grids, **settings).fit(texts, labels)
+    with pytest.warns(Warning, match="fits failed|non-finite"):
+        expected = GridSearchCV(clf, grids, **settings).fit(texts, labels)
+    results, others = search.cv_results_, expected.cv_results_
+    assert list(results) == list(others)
+    for column in ("mean_test_accuracy", "split1_test_epochs"):
+        np.testing.assert_array_equal(results[column], others[column])
+    assert search.multimetric_
+    assert search.scorer_ is scoring
+    if refit:
+        assert search.best_index_ == expected.best_index_
+        assert search.best_score_ == expected.best_score_
+    else:
+        assert not hasattr(search, "best_index_")
+
+
+def test_what_is_set_is_kept(tiny):
+    settings = {
+        "warm_start_param": "n_networks",
+        "scoring": "neg_log_loss",
+        "n_jobs": 2,
+        "refit": False,
+        "cv": 2,
+        "verbose": 1,
+        "pre_dispatch": 3,
+        "error_score": "raise",
+        "return_train_score": True,
+    }
+    clf = CharLMLanguageClassifier(**tiny)
+    search = WarmStartGridSearchCV(clf, {"epochs": [1]}, **settings)
+    assert settings.items() <= search.get_params(deep=False).items()
