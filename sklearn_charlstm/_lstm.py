@@ -35,7 +35,7 @@ def hidden_states(
 
     Where there are fewer tokens in the alphabet than in the windows, each embedding is
     multiplied with the weights once, not wherever its token occurs.
-    Under autocast the products with the hidden states are of the lower precision.
+    Under autocast a GPU's products with the hidden states are of the lower precision.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def hidden_states(
     recurrent, of_input = of_state.mT, of_input.mT
     if not on_gpu:
         bias, of_input, recurrent = map(_double_candidate, (bias, of_input, recurrent))
-    if torch.is_autocast_enabled(device):
+    elif torch.is_autocast_enabled(device):
         recurrent = recurrent.to(torch.get_autocast_dtype(device))
     with torch.autocast(device, enabled=False):
         n_networks, n_inputs, _ = embedding.shape
@@ -107,7 +107,7 @@ class _LSTM(torch.autograd.Function):
         last_cell = last_hidden = None
         for gates_t, take_in, keep, candidate, give_out, cell_t, squashed_t, h in steps:
             if last_hidden is not None:
-                _add_product(gates_t, last_hidden, by_rows)
+                gates_t.baddbmm_(last_hidden, by_rows)
             gates_t.sigmoid_()
             torch.mul(take_in, candidate, out=cell_t).mul_(4).sub_(take_in, alpha=2)
             if last_cell is not None:
@@ -158,17 +158,8 @@ class _LSTM(torch.autograd.Function):
             last_one.mul_(of_hidden_t)
             first_three.mul_(of_cell_t[:, :, None])
             if earlier is not None:
-                of_hidden_t = earlier.clone()
-                _add_product(of_hidden_t, of_gates_t, recurrent.mT)
+                of_hidden_t = earlier.clone().baddbmm_(of_gates_t, recurrent.mT)
                 of_cell_t.mul_(keep_t)
-        before = hidden[:, :-1].flatten(1, 2).to(recurrent.dtype)
-        after = of_gates[:, 1:].flatten(1, 2).to(recurrent.dtype)
+        before = hidden[:, :-1].flatten(1, 2)
+        after = of_gates[:, 1:].flatten(1, 2)
         return of_gates.flatten(1, 2), torch.bmm(before.mT, after), None
-
-
-def _add_product(sums: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
-    """Add the products of matrices, computed in the precision of `b`."""
-    if sums.dtype == b.dtype:
-        sums.baddbmm_(a, b)
-    else:
-        sums.add_(torch.bmm(a.to(b.dtype), b))

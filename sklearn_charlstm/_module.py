@@ -263,11 +263,13 @@ class CharLSTM(nn.Module):
     def _pays_side_by_side(self, inputs: torch.Tensor) -> bool:
         """Tell whether that takes less time than one network after the other.
 
-        On a CPU, with the steps of many windows and not too wide. On a GPU each network
-        is a single operation to launch.
+        On a CPU, with the steps of many windows and not too wide, in float32: torch's
+        LSTM has operations that are made for bfloat16. On a GPU each network is a
+        single operation to launch.
         """
         return (
             inputs.device.type == "cpu"
+            and not torch.is_autocast_enabled("cpu")
             and len(inputs) >= MIN_WINDOWS
             and self.hidden_size <= MAX_HIDDEN_SIZE
             and self.num_layers == 1

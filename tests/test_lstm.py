@@ -91,12 +91,15 @@ def test_a_gpu_agrees_with_the_cpu(networks, n_windows, n_steps):
         torch.testing.assert_close(on_gpu.cpu(), on_cpu, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_bfloat16_is_close(networks):
-    inputs = torch.randint(N_INPUTS, (N_NETWORKS, 5, 6))
+    networks = [network.to("cuda") for network in networks]
+    inputs = torch.randint(N_INPUTS, (N_NETWORKS, 5, 6), device="cuda")
     parameters = [p for network in networks for p in network.parameters()]
     exact = side_by_side(networks, inputs)
     gradients = torch.autograd.grad(exact.sum(), parameters)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cuda", torch.bfloat16):
         lower = side_by_side(networks, inputs)
     assert lower.dtype == torch.float32
     assert (lower - exact).abs().max() > 0
@@ -106,3 +109,23 @@ def test_bfloat16_is_close(networks):
         assert gradient.dtype == torch.float32
         scale = of_exact.abs().max().item()
         torch.testing.assert_close(gradient, of_exact, atol=0.03 * scale, rtol=0.05)
+
+
+def test_products_of_a_gpu_may_be_of_bfloat16(lstm_kernels):
+    torch.manual_seed(0)
+    of_inputs = torch.randn(5, 2, 3, 16, requires_grad=True)
+    recurrent = (torch.randn(2, 4, 16) / 2).bfloat16().requires_grad_()
+    exact = recurrent.detach().float().requires_grad_()
+    lower, hidden = (fused_hidden_states(of_inputs, r) for r in (recurrent, exact))
+    assert lower.dtype == torch.float32
+    assert (lower - hidden).abs().max() > 0
+    torch.testing.assert_close(lower, hidden, atol=0.02, rtol=0.02)
+    of_lower, of_exact = (
+        torch.autograd.grad(h.sum(), [of_inputs, r])
+        for h, r in ((lower, recurrent), (hidden, exact))
+    )
+    for gradient, expected in zip(of_lower, of_exact, strict=True):
+        scale = expected.abs().max().item()
+        torch.testing.assert_close(
+            gradient.float(), expected, atol=0.03 * scale, rtol=0.05
+        )

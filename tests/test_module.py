@@ -99,6 +99,18 @@ def test_training_computes_the_same(
         torch.testing.assert_close(parameter.grad, expected, atol=1e-5, rtol=1e-4)
 
 
+def test_in_bfloat16_training_is_left_to_torch(monkeypatch, half):
+    monkeypatch.setattr(_module, "MIN_WINDOWS", 4)
+    module = make().train()
+    inputs = torch.randint(7, (4, 6))
+    exact, state = module(inputs)
+    assert state is None
+    with half.autocast():
+        lower, state = module(inputs)
+    assert state is not None
+    torch.testing.assert_close(lower, exact, atol=0.02, rtol=0.02)
+
+
 def test_gradients_have_memory_of_their_own(monkeypatch):
     monkeypatch.setattr(_module, "MIN_WINDOWS", 4)
     module = make().train()

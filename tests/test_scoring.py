@@ -189,6 +189,23 @@ def test_many_texts_are_not_until_few_are_left(model, shapes, monkeypatch):
         shapes.clear()
 
 
+def test_in_bfloat16_many_texts_are_while_most_go_on(model, shapes, monkeypatch):
+    monkeypatch.setattr(_reading, "FEW_TEXTS", 2)
+    monkeypatch.setattr(_reading, "MIN_STEPS", 8)
+    half = CPU._replace(dtype=torch.bfloat16)
+    lengths = [60, 50, 40, 30, 20, 20, 14, 4]
+    letters = np.random.default_rng(0).choice([*"abc"], size=(8, 60))
+    texts = ["".join(row[:n]) for row, n in zip(letters, lengths, strict=True)]
+    encoded = model.vocabulary.encode(texts)
+    exact = token_log_likelihood(model, encoded, CPU)
+    assert not shapes
+    lower = token_log_likelihood(model, encoded, half)
+    np.testing.assert_allclose(lower, exact, atol=0.05)
+    assert max(n for n, _ in shapes) > 2
+    n_read = sum(n * n_steps for n, n_steps in shapes)
+    assert n_read <= sum(lengths) * 4 / 3
+
+
 def test_a_text_may_end_between_two_chunks(model, monkeypatch):
     monkeypatch.setattr(_reading, "MAX_STEPS", 3)
     monkeypatch.setattr(_reading, "MIN_STEPS", 1)
