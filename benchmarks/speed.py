@@ -43,6 +43,7 @@ from sklearn_charlstm._windows import WindowBatches
 CODES = ("eng", "fra")
 CLOSE_CODES = ("dan", "nob")
 HIDDEN_SIZES = (64, 96, 128, 256, 512)
+PRECISION_SIZES = (96, 256)
 LENGTHS = (5, 10, 20, 100)
 # In nats.
 BEAM = 8.0
@@ -267,37 +268,42 @@ def measure_beam(data, codes, lengths, n_characters, repeats, params):
         yield row
 
 
-def measure_precision(train, held_out, lengths, repeats, params):
-    """Yield a row per task: how many times as fast bfloat16 is, and the AUC of both."""
-    classifiers = {
-        precision: CharLMLanguageClassifier(
-            random_state=0, precision=precision, calibration_folds=0, **params
+def measure_precision(train, held_out, sizes, lengths, repeats, params):
+    """Yield a row per size and task: how many times as fast bfloat16 is, both AUCs."""
+    for size in sizes:
+        classifiers = {
+            precision: CharLMLanguageClassifier(
+                random_state=0,
+                precision=precision,
+                calibration_folds=0,
+                **params | {"hidden_size": size},
+            )
+            for precision in ("float32", "bfloat16")
+        }
+        faster = times_as_fast(
+            {
+                precision: lambda clf=clf: clf.fit(train, CLOSE_CODES)
+                for precision, clf in classifiers.items()
+            },
+            repeats,
         )
-        for precision in ("float32", "bfloat16")
-    }
-
-    faster = times_as_fast(
-        {
-            precision: lambda clf=clf: clf.fit(train, CLOSE_CODES)
-            for precision, clf in classifiers.items()
-        },
-        repeats,
-    )
-    yield {"task": "fit", "times as fast": faster, "AUC": "", "AUC bfloat16": ""}
-    for length in lengths:
-        X = fragments(held_out, length, 20_000 // length)
-        y = np.repeat([0, 1], len(X) // 2)
-        scored = {
-            precision: lambda clf=clf, X=X: clf.decision_function(X)
-            for precision, clf in classifiers.items()
-        }
-        auc = [f"{roc_auc_score(y, score()):.4f}" for score in scored.values()]
-        yield {
-            "task": f"predict, {length} characters",
-            "times as fast": times_as_fast(scored, repeats),
-            "AUC": auc[0],
-            "AUC bfloat16": auc[1],
-        }
+        row = {"hidden_size": size, "task": "fit", "times as fast": faster}
+        yield row | {"AUC": "", "AUC bfloat16": ""}
+        for length in lengths:
+            X = fragments(held_out, length, 20_000 // length)
+            y = np.repeat([0, 1], len(X) // 2)
+            scored = {
+                precision: lambda clf=clf, X=X: clf.decision_function(X)
+                for precision, clf in classifiers.items()
+            }
+            auc = [f"{roc_auc_score(y, score()):.4f}" for score in scored.values()]
+            yield {
+                "hidden_size": size,
+                "task": f"predict, {length} characters",
+                "times as fast": times_as_fast(scored, repeats),
+                "AUC": auc[0],
+                "AUC bfloat16": auc[1],
+            }
 
 
 def measure_keras(python, data, repeats):
@@ -388,7 +394,9 @@ def main():
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     repeats = 1 if args.quick else args.repeats
-    sizes = (8,) if args.quick else HIDDEN_SIZES
+    sizes, few_sizes = HIDDEN_SIZES, PRECISION_SIZES
+    if args.quick:
+        sizes = few_sizes = (8,)
     params = {"hidden_size": 8, "n_networks": 1, "epochs": 1} if args.quick else {}
     n_texts = 20 if args.quick else 20_000
     n_classes = 3 if args.quick else None
@@ -417,7 +425,7 @@ def main():
     }
     if Compute(torch.device("cpu"), torch.bfloat16).can_train:
         tables["precision"] = measure_precision(
-            train, held_out, (5, 20, 200), repeats, params
+            train, held_out, few_sizes, (5, 20, 200), repeats, params
         )
     elif not args.tables or "precision" in args.tables:
         print("precision: this processor cannot train in bfloat16")
