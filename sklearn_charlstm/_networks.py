@@ -4,6 +4,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from operator import itemgetter
 from typing import Any
 
@@ -17,11 +18,7 @@ from sklearn_charlstm._distinct import distinct_numbers, values_in
 from sklearn_charlstm._fused_lstm import fused_cell
 from sklearn_charlstm._levels import Levels
 from sklearn_charlstm._model import Model
-from sklearn_charlstm._module import (
-    CharLSTM,
-    at_least_float32,
-    network_log_probabilities,
-)
+from sklearn_charlstm._module import at_least_float32, network_log_probabilities
 from sklearn_charlstm._vocabulary import Vocabulary
 
 __all__ = ["MAX_LOGITS", "Networks"]
@@ -38,6 +35,7 @@ _CPU_FACTORS = -1, 2
 
 _State = tuple[torch.Tensor, torch.Tensor]
 _Scores = NDArray[np.float64]
+_OfTorch = tuple[int, NDArray[np.float32], list[torch.Tensor]]
 
 
 class Networks:
@@ -71,9 +69,8 @@ class Networks:
         self._kind = params["output"]
         self._n_networks = params["n_networks"]
         self._set_tokens(common, tokens)
-        layers = range(params["num_layers"])
-        self._recurrent = [*map(self._of_state, layers)]
-        first, *self._upwards = map(self._of_inputs, layers)
+        self._layers = range(params["num_layers"])
+        first, *self._upwards = map(self._of_inputs, self._layers)
         self._outward = [
             (
                 self._stacked("linear.bias", [model])[:, None],
@@ -83,7 +80,6 @@ class Networks:
         ]
         self._set_table(*first)
         self._initial = self._table.new_zeros(len(self._row), 1, params["hidden_size"])
-        self._modules: list[CharLSTM] = []
         self.start()
 
     def _set_tokens(self, common: Vocabulary, tokens: NDArray[np.int64]) -> None:
@@ -135,13 +131,17 @@ class Networks:
             of_gates.chunk(4, dim=dim)[2].mul_(2)
         return of_gates
 
-    def _of_state(self, layer: int) -> torch.Tensor:
-        """Return the weights of what a layer has kept."""
-        name = f"lstm.weight_hh_l{layer}"
+    @cached_property
+    def _recurrent(self) -> list[torch.Tensor]:
+        """The weights of what the layers have kept, which `_of_torch` does without."""
+        names = [f"lstm.weight_hh_l{layer}" for layer in self._layers]
         if self._on_gpu:
-            return self._stacked(name, self._models).mT
+            return [self._stacked(name, self._models).mT for name in names]
         # With a transposed matrix a product of few rows takes a CPU twice the time.
-        return self._for_cell(self._stacked(name, self._models, np.transpose), 2)
+        return [
+            self._for_cell(self._stacked(name, self._models, np.transpose), 2)
+            for name in names
+        ]
 
     def _of_inputs(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return bias and weights of what a layer reads."""
@@ -180,7 +180,7 @@ class Networks:
 
     def start(self) -> None:
         """Forget what was read."""
-        self._state = [(self._initial, self._initial)] * len(self._recurrent)
+        self._state = [(self._initial, self._initial)] * len(self._layers)
 
     @torch.inference_mode()
     def read_levels(self, levels: Levels) -> torch.Tensor:
@@ -301,38 +301,65 @@ class Networks:
         -------
         log_likelihood : tensor of shape (n_models, n_steps, n_texts), float64
         """
-        if not self._modules:
-            self._modules = [
-                CharLSTM.from_weights(model.weights, model.module_params).to(
-                    self._compute.dtype
-                )
-                for model in self._models
-            ]
-        of_inputs = torch.from_numpy(self._input[:, inputs.T])
-        next_ones = torch.from_numpy(targets)
-        outputs = self._output[:, next_ones.T]
         # Here a state of shape (networks of all models, texts, hidden) for each layer,
-        # there one of (networks * layers, texts, hidden) for each model.
+        # there one of (layers, texts, hidden) for each network.
         hidden, cell = (
             torch.stack([part[:, : inputs.shape[1]] for part in parts], dim=1)
             .div_(factor)
             .to(self._compute.dtype)
-            .split(self._n_networks)
             for factor, *parts in zip(_CPU_FACTORS, *self._state, strict=True)
         )
-        scores, states = [], []
-        for k, module in enumerate(self._modules):
-            state = hidden[k].flatten(0, 1), cell[k].flatten(0, 1)
-            logits, state = module(of_inputs[k], state)
-            scores.append(module.log_likelihoods(logits, outputs[k]))
-            states.append(state)
-        n_layers = len(self._state)
+        read = []
+        for i, (k, embedding, weights) in enumerate(self._of_torch):
+            embedded = torch.from_numpy(embedding[self._input[k, inputs.T]])
+            read.append(
+                torch.lstm(
+                    embedded.to(self._compute.dtype),
+                    (hidden[i], cell[i]),
+                    weights,
+                    has_biases=True,
+                    num_layers=len(self._layers),
+                    dropout=0.0,
+                    train=False,
+                    bidirectional=False,
+                    batch_first=True,
+                )
+            )
+        of_steps, *last = map(torch.stack, zip(*read, strict=True))
         of_layers = (
-            torch.cat(parts).mul_(factor).unflatten(0, (-1, n_layers)).unbind(1)
-            for factor, *parts in zip(_CPU_FACTORS, *states, strict=True)
+            state.mul_(factor).unbind(1)
+            for factor, state in zip(_CPU_FACTORS, last, strict=True)
         )
         self._state = list(zip(*of_layers, strict=True))
-        return self._shared(torch.stack(scores).mT, next_ones)
+        histories = of_steps.flatten(1, 2).mul_(self._sign)
+        next_ones = torch.from_numpy(targets)
+        scores = self._predict(
+            [histories],
+            torch.arange(histories.shape[1]),
+            self._output[:, next_ones.T].flatten(1),
+        )
+        return self._shared(scores.unflatten(1, inputs.T.shape).mT, next_ones)
+
+    @cached_property
+    def _of_torch(self) -> list[_OfTorch]:
+        """Return number of its model, embedding and weights of each network.
+
+        A module with them would take longer to make than it takes to read a text.
+        """
+        of_layers = [
+            self._stacked(f"lstm.{name}_l{layer}", self._models)
+            for layer in self._layers
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        ]
+        embeddings = [
+            (k, model.weights[f"networks.{number}.embedding.weight"])
+            for k, model in enumerate(self._models)
+            for number in range(self._n_networks)
+        ]
+        return [
+            (*embedding, weights)
+            for embedding, *weights in zip(embeddings, *of_layers, strict=True)
+        ]
 
     def _shared(self, scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Share the probability of an output among the tokens that it stands for."""

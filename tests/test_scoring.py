@@ -99,18 +99,18 @@ def test_order_of_rows_is_of_no_account_to_the_last_bit(model, monkeypatch):
 def sizes(monkeypatch):
     """Return a list of how many tokens are read before their scores are handed on."""
     sizes = []
-    forward = CharLSTM.forward
+    read_with_torch = _networks.Networks.read_with_torch
     read_levels = _networks.Networks.read_levels
 
-    def watch(self, inputs, state=None):
-        sizes.append(inputs.numel())
-        return forward(self, inputs, state)
+    def watch(self, inputs, targets):
+        sizes.append(inputs.size)
+        return read_with_torch(self, inputs, targets)
 
     def watch_levels(self, levels):
         sizes.append(len(levels.targets))
         return read_levels(self, levels)
 
-    monkeypatch.setattr(CharLSTM, "forward", watch)
+    monkeypatch.setattr(_networks.Networks, "read_with_torch", watch)
     monkeypatch.setattr(_networks.Networks, "read_levels", watch_levels)
     return sizes
 
@@ -148,15 +148,15 @@ def test_memory_is_bounded_where_a_token_takes_much(
 
 @pytest.fixture
 def shapes(monkeypatch):
-    """Return a list of the windows that are left to torch's LSTM."""
+    """Return a list of texts and steps that are left to torch's LSTM."""
     shapes = []
-    forward = CharLSTM.forward
+    read_with_torch = _networks.Networks.read_with_torch
 
-    def watch(self, inputs, state=None):
-        shapes.append(inputs.shape)
-        return forward(self, inputs, state)
+    def watch(self, inputs, targets):
+        shapes.append(inputs.T.shape)
+        return read_with_torch(self, inputs, targets)
 
-    monkeypatch.setattr(CharLSTM, "forward", watch)
+    monkeypatch.setattr(_networks.Networks, "read_with_torch", watch)
     return shapes
 
 
