@@ -356,14 +356,14 @@ def measure_keras(python, data, repeats):
 
 
 def measure_one_text(texts, repeats, params):
-    """Return the seconds that it takes to classify one short text."""
+    """Yield lengths, and the seconds that it takes to classify one text of so many."""
     clf = CharLMLanguageClassifier(
         random_state=0, discriminative_epochs=0, calibration_folds=0
     )
     clf.set_params(**params | {"epochs": 1}).fit(texts, CODES)
-    return median(
-        seconds(lambda: clf.predict(["hello world"])) for _ in range(100 * repeats)
-    )
+    for length in (11, 100):
+        predict = partial(clf.predict, [texts[0][:length]])
+        yield length, median(seconds(predict) for _ in range(100 * repeats))
 
 
 def import_ratio(repeats):
@@ -409,8 +409,8 @@ def main():
     out.mkdir(parents=True, exist_ok=True)
     print(f"matrix product: {matmul_rate(repeats) / 1e9:.0f} GFLOP/s")
     print(f"import: {import_ratio(repeats):.2f} times torch alone")
-    one = measure_one_text(texts, repeats, params)
-    print(f"predict of one short text, two classes: {1000 * one:.1f} ms", flush=True)
+    for length, one in measure_one_text(texts, repeats, params):
+        print(f"predict, one text of {length} characters: {1000 * one:.1f} ms")
     tables = {
         "training": measure_training(texts[0], sizes, repeats, 1 if args.quick else 5),
         "fit": measure_fit(texts, repeats, params),
