@@ -3,10 +3,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 import math
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 from operator import itemgetter
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +17,7 @@ from sklearn_charlstm._fused_lstm import fused_cell
 from sklearn_charlstm._levels import Levels
 from sklearn_charlstm._model import Model
 from sklearn_charlstm._module import at_least_float32, network_log_probabilities
+from sklearn_charlstm._side_by_side import SideBySide, stacked
 from sklearn_charlstm._vocabulary import Vocabulary
 
 __all__ = ["MAX_LOGITS", "Networks"]
@@ -35,7 +34,6 @@ _CPU_FACTORS = -1, 2
 
 _State = tuple[torch.Tensor, torch.Tensor]
 _Scores = NDArray[np.float64]
-_OfTorch = tuple[int, NDArray[np.float32], list[torch.Tensor]]
 
 
 class Networks:
@@ -69,16 +67,9 @@ class Networks:
         self._kind = params["output"]
         self._n_networks = params["n_networks"]
         self._set_tokens(common, tokens)
-        self._layers = range(params["num_layers"])
-        first, *self._upwards = map(self._of_inputs, self._layers)
-        self._outward = [
-            (
-                self._stacked("linear.bias", [model])[:, None],
-                self._stacked("linear.weight", [model]).mT,
-            )
-            for model in models
-        ]
-        self._set_table(*first)
+        self._n_layers = params["num_layers"]
+        self._weights = SideBySide(models, compute)
+        self._set_table()
         self._initial = self._table.new_zeros(len(self._row), 1, params["hidden_size"])
         self.start()
 
@@ -106,54 +97,9 @@ class Networks:
             on_device(array, self._shares_on) for array in (known, log_share)
         )
 
-    def _stacked(
-        self,
-        name: str,
-        models: Sequence[Model],
-        laid_out: Callable[[NDArray[Any]], NDArray[Any]] = np.asarray,
-    ) -> torch.Tensor:
-        """Lay a parameter of all networks side by side."""
-        arrays = [
-            laid_out(weights[f"networks.{number}.{name}"])
-            for weights, _, _ in models
-            for number in range(self._n_networks)
-        ]
-        # In memory of torch: that of numpy is aligned less, and products take longer.
-        of_all = torch.empty(len(arrays), *arrays[0].shape, dtype=torch.float32)
-        for part, array in zip(of_all.numpy(), arrays, strict=True):
-            part[...] = array
-        return of_all.to(*self._compute)
-
-    def _for_cell(self, of_gates: torch.Tensor, dim: int) -> torch.Tensor:
-        """Double what makes the candidate, as `_lstm_cell` takes it."""
-        if not self._on_gpu:
-            # No digit is lost.
-            of_gates.chunk(4, dim=dim)[2].mul_(2)
-        return of_gates
-
-    @cached_property
-    def _recurrent(self) -> list[torch.Tensor]:
-        """The weights of what the layers have kept, which `_of_torch` does without."""
-        names = [f"lstm.weight_hh_l{layer}" for layer in self._layers]
-        if self._on_gpu:
-            return [self._stacked(name, self._models).mT for name in names]
-        # With a transposed matrix a product of few rows takes a CPU twice the time.
-        return [
-            self._for_cell(self._stacked(name, self._models, np.transpose), 2)
-            for name in names
-        ]
-
-    def _of_inputs(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return bias and weights of what a layer reads."""
-        bias, other, weight = (
-            self._stacked(f"lstm.{name}_l{layer}", self._models)
-            for name in ("bias_ih", "bias_hh", "weight_ih")
-        )
-        bias = self._for_cell(bias.add_(other), 1)
-        return bias[:, None], self._for_cell(weight, 1).mT
-
-    def _set_table(self, bias: torch.Tensor, weight: torch.Tensor) -> None:
+    def _set_table(self) -> None:
         """Compute what the first layer makes of a token, once for every token."""
+        bias, weight = self._weights.inward[0]
         tables, rows = [], []
         n_rows = 0
         number = np.arange(self._n_networks)[:, None]
@@ -167,7 +113,9 @@ class Networks:
         for model, inputs, its_bias, its_weight in of_models:
             # Different tokens may be the same to a model.
             distinct, place = values_in(inputs, model.vocabulary.n_inputs)
-            embedding = self._stacked("embedding.weight", [model], itemgetter(distinct))
+            embedding = stacked(
+                "embedding.weight", [model], self._compute, itemgetter(distinct)
+            )
             table = torch.baddbmm(its_bias, embedding, its_weight)
             tables.append(table.flatten(0, 1))
             rows.append(n_rows + number * len(distinct) + place[inputs])
@@ -180,7 +128,7 @@ class Networks:
 
     def start(self) -> None:
         """Forget what was read."""
-        self._state = [(self._initial, self._initial)] * len(self._layers)
+        self._state = [(self._initial, self._initial)] * self._n_layers
 
     @torch.inference_mode()
     def read_levels(self, levels: Levels) -> torch.Tensor:
@@ -227,7 +175,7 @@ class Networks:
         """
         states = torch.cat(hidden, dim=1).to(self._compute.dtype)
         scores = []
-        for k, (bias, weight) in enumerate(self._outward):
+        for k, (bias, weight) in enumerate(self._weights.outward):
             of_model = states[k * self._n_networks : (k + 1) * self._n_networks]
             logits = torch.baddbmm(bias, of_model, weight, alpha=self._sign)
             of_outputs = history * logits.shape[2] + outputs[k]
@@ -265,7 +213,9 @@ class Networks:
             one, number = distinct_numbers(codes, len(one) * n_inputs)
         same = one[number]
         scores = np.empty((len(self._models), len(windows)))
-        n_logits = self._n_networks * max(bias.shape[2] for bias, _ in self._outward)
+        n_logits = self._n_networks * max(
+            bias.shape[2] for bias, _ in self._weights.outward
+        )
         # At most all have different histories, whose beginnings have logits too.
         size = max(1, MAX_LOGITS // (n_logits * windows.shape[1]))
         for begin in range(0, len(windows), size):
@@ -310,7 +260,9 @@ class Networks:
             for factor, *parts in zip(_CPU_FACTORS, *self._state, strict=True)
         )
         read = []
-        for i, (k, embedding, weights) in enumerate(self._of_torch):
+        for i, weights in enumerate(self._weights.of_torch(self._models)):
+            k, number = divmod(i, self._n_networks)
+            embedding = self._models[k].weights[f"networks.{number}.embedding.weight"]
             embedded = torch.from_numpy(embedding[self._input[k, inputs.T]])
             read.append(
                 torch.lstm(
@@ -318,7 +270,7 @@ class Networks:
                     (hidden[i], cell[i]),
                     weights,
                     has_biases=True,
-                    num_layers=len(self._layers),
+                    num_layers=self._n_layers,
                     dropout=0.0,
                     train=False,
                     bidirectional=False,
@@ -339,27 +291,6 @@ class Networks:
             self._output[:, next_ones.T].flatten(1),
         )
         return self._shared(scores.unflatten(1, inputs.T.shape).mT, next_ones)
-
-    @cached_property
-    def _of_torch(self) -> list[_OfTorch]:
-        """Return number of its model, embedding and weights of each network.
-
-        A module with them would take longer to make than it takes to read a text.
-        """
-        of_layers = [
-            self._stacked(f"lstm.{name}_l{layer}", self._models)
-            for layer in self._layers
-            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        ]
-        embeddings = [
-            (k, model.weights[f"networks.{number}.embedding.weight"])
-            for k, model in enumerate(self._models)
-            for number in range(self._n_networks)
-        ]
-        return [
-            (*embedding, weights)
-            for embedding, *weights in zip(embeddings, *of_layers, strict=True)
-        ]
 
     def _shared(self, scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Share the probability of an output among the tokens that it stands for."""
@@ -392,7 +323,7 @@ class Networks:
         gates = F.embedding(rows, self._table)
         for layer, state in enumerate(self._state):
             if layer:
-                bias, weight = self._upwards[layer - 1]
+                bias, weight = self._weights.inward[layer]
                 below = self._state[layer - 1][0].to(weight.dtype)
                 gates = torch.baddbmm(bias, below, weight, alpha=self._sign)
                 gates = gates.to(self._table.dtype)
@@ -401,7 +332,7 @@ class Networks:
                 hidden, cell = (part.index_select(1, source) for part in state)
             elif rows.shape[1] < hidden.shape[1]:
                 hidden, cell = (part[:, : rows.shape[1]] for part in state)
-            recurrent = self._recurrent[layer]
+            recurrent = self._weights.recurrent[layer]
             if self._on_gpu:
                 hidden, cell, _ = fused_cell(gates, hidden, cell, recurrent)
             else:

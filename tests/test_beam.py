@@ -127,7 +127,7 @@ def test_memory_of_a_look_is_bounded(models, common, monkeypatch, n_history):
     read_levels = _networks.Networks.read_levels
 
     def watch(self, levels):
-        n_outputs = max(bias.shape[2] for bias, _ in self._outward)
+        n_outputs = max(bias.shape[2] for bias, _ in self._weights.outward)
         sizes.append(2 * len(levels.inputs) * n_outputs)
         return read_levels(self, levels)
 
