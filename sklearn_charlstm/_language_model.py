@@ -135,7 +135,8 @@ class CharLSTMLanguageModel(
         The alphabet, a dict from character to id.
     weights_ : dict of str to ndarray
         The weights of the networks: averaged, and with early stopping those after the
-        best epoch.
+        best epoch. Arrays that something was scored with are read-only; others may be
+        put in their place.
     loss_curve_ : ndarray of shape (`n_iter_`,)
         Negative log-likelihood per character of the training texts in each epoch,
         in nats, with dropout, and without the thousandth that is kept for unknown

@@ -17,7 +17,7 @@ from sklearn_charlstm._fused_lstm import fused_cell
 from sklearn_charlstm._levels import Levels
 from sklearn_charlstm._model import Model
 from sklearn_charlstm._module import at_least_float32, network_log_probabilities
-from sklearn_charlstm._side_by_side import SideBySide, stacked
+from sklearn_charlstm._side_by_side import side_by_side, stacked
 from sklearn_charlstm._vocabulary import Vocabulary
 
 __all__ = ["MAX_LOGITS", "Networks"]
@@ -68,7 +68,7 @@ class Networks:
         self._n_networks = params["n_networks"]
         self._set_tokens(common, tokens)
         self._n_layers = params["num_layers"]
-        self._weights = SideBySide(models, compute)
+        self._weights = side_by_side(models, compute)
         self._set_table()
         self._initial = self._table.new_zeros(len(self._row), 1, params["hidden_size"])
         self.start()

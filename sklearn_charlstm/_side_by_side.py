@@ -2,7 +2,9 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
+import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,11 @@ from numpy.typing import NDArray
 from sklearn_charlstm._device import Compute
 from sklearn_charlstm._model import Model
 
-__all__ = ["SideBySide", "stacked"]
+__all__ = ["side_by_side", "stacked"]
+
+# So many weights that were laid out last are kept on a CPU: to lay them out takes about
+# as long as to read a short text.
+MAX_KEPT = 2**24
 
 
 def stacked(
@@ -114,3 +120,44 @@ class SideBySide:
             ]
             self._of_torch = [[*weights] for weights in zip(*of_layers, strict=True)]
         return self._of_torch
+
+
+# By what they were made of, with its size first; those used last come last. Threads
+# only pop and set: one that finds nothing lays out anew.
+_kept: dict[tuple[Any, ...], tuple[SideBySide, list[weakref.ref[Any]]]] = {}
+
+
+def side_by_side(models: Sequence[Model], compute: Compute) -> SideBySide:
+    """Lay out the weights of models, or take those that were kept.
+
+    On a CPU the arrays become read-only: what is kept would not follow a change. It is
+    forgotten with the first of them that is.
+
+    Parameters
+    ----------
+    models, compute
+        As of `SideBySide`.
+    """
+    arrays = [array for model in models for array in model.weights.values()]
+    n_weights = sum(array.size for array in arrays)
+    if compute.device.type != "cpu" or n_weights > MAX_KEPT:
+        return SideBySide(models, compute)
+    # The same arrays may be those of one model, or of each of its networks.
+    key = (n_weights, compute, len(models), *map(id, arrays))
+    kept = _kept.pop(key, None)
+    if kept is None:
+        for array in arrays:
+            array.flags.writeable = False
+        forget = partial(_forget, _kept, key)
+        kept = SideBySide(models, compute), [weakref.ref(a, forget) for a in arrays]
+    _kept[key] = kept
+    n_in_all = 0
+    for other in reversed([*_kept]):
+        n_in_all += other[0]
+        if n_in_all > MAX_KEPT:
+            _kept.pop(other, None)
+    return kept[0]
+
+
+def _forget(kept: dict[tuple[Any, ...], Any], key: tuple[Any, ...], _: object) -> None:
+    kept.pop(key, None)
