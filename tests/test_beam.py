@@ -40,7 +40,7 @@ def look_alone(model, common, text, n_history):
     """Compute the look at one text, a token at a time."""
     weights, params, vocabulary = model
     module = CharLSTM(**params).eval()
-    module.load_state_dict({k: torch.as_tensor(v) for k, v in weights.items()})
+    module.load_state_dict({k: torch.tensor(v) for k, v in weights.items()})
     ids = vocabulary.ids_from(common)[common.encode([text]).ids]
     known, outputs, log_share = vocabulary.shares(ids)
     total = 0.0

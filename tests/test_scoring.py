@@ -35,7 +35,7 @@ def score_alone(model, text):
     """Compute the same without batches, sorting or chunks."""
     weights, params, vocabulary = model
     module = CharLSTM(**params).eval()
-    module.load_state_dict({k: torch.as_tensor(v) for k, v in weights.items()})
+    module.load_state_dict({k: torch.tensor(v) for k, v in weights.items()})
     targets = vocabulary.encode([text]).ids.astype(int).tolist()
     inputs = [vocabulary.first_input, *targets[:-1]]
     with torch.no_grad():
