@@ -173,7 +173,8 @@ class Networks:
         -------
         log_likelihood : tensor of shape (n_models, n_prefixes)
         """
-        states = torch.cat(hidden, dim=1).to(self._compute.dtype)
+        states = hidden[0] if len(hidden) == 1 else torch.cat(hidden, dim=1)
+        states = states.to(self._compute.dtype)
         scores = []
         for k, (bias, weight) in enumerate(self._weights.outward):
             of_model = states[k * self._n_networks : (k + 1) * self._n_networks]
@@ -278,6 +279,7 @@ class Networks:
                 )
             )
         of_steps, *last = map(torch.stack, zip(*read, strict=True))
+        del read
         of_layers = (
             state.mul_(factor).unbind(1)
             for factor, state in zip(_CPU_FACTORS, last, strict=True)

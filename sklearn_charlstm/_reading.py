@@ -58,8 +58,10 @@ MIN_TOKENS = 2**11
 
 # Where there is little to read, most of the time goes into starting operations, and one
 # for many networks takes little more than one for few. Values of the hidden states that
-# models side by side have, over all tokens that are read together.
-MAX_STATES = 2**19
+# models side by side have, over all tokens that are read together. Few tokens count as
+# more: the groups are the same for all of them, and stay laid out.
+MAX_STATES = 2**21
+FEW_TOKENS = 2**8
 MAX_STATES_ON_GPU = 2**28
 
 _Ints = NDArray[np.int64]
@@ -131,13 +133,12 @@ def groups_of_models(
     compute : Compute
     """
     n_states = _n_states(models[0])
-    n_tokens = max(1, n_tokens)
     if compute.device.type != "cpu":
         # More are read one part after the other.
-        n_at_once = min(n_tokens, _Bounds.of(models, n_texts, compute).n_tokens)
+        n_at_once = min(max(1, n_tokens), _Bounds.of(models, n_texts, compute).n_tokens)
         size = max(1, MAX_STATES_ON_GPU // (n_at_once * n_states))
     elif n_tokens < MIN_TOKENS:
-        size = max(1, MAX_STATES // (n_tokens * n_states))
+        size = max(1, MAX_STATES // (max(FEW_TOKENS, n_tokens) * n_states))
     else:
         # Each thread has its models.
         size = 1

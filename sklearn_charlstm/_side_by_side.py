@@ -16,8 +16,8 @@ from sklearn_charlstm._model import Model
 
 __all__ = ["side_by_side", "stacked"]
 
-# So many weights that were laid out last are kept on a CPU: to lay them out takes about
-# as long as to read a short text.
+# So many weights that were laid out last are kept on a CPU, perhaps in two ways: to lay
+# them out takes about as long as to read a short text.
 MAX_KEPT = 2**24
 
 
@@ -110,7 +110,7 @@ class SideBySide:
         Parameters
         ----------
         models : list of n_models Model
-            The same.
+            The same. They are not kept: their arrays could not be forgotten.
         """
         if self._of_torch is None:
             of_layers = [
@@ -130,26 +130,28 @@ _kept: dict[tuple[Any, ...], tuple[SideBySide, list[weakref.ref[Any]]]] = {}
 def side_by_side(models: Sequence[Model], compute: Compute) -> SideBySide:
     """Lay out the weights of models, or take those that were kept.
 
-    On a CPU the arrays become read-only: what is kept would not follow a change. It is
-    forgotten with the first of them that is.
+    On a CPU the arrays become read-only: what is kept would not follow a change. Nor
+    does it follow one through another array that shares their memory. It is forgotten
+    with the first of them that is.
 
     Parameters
     ----------
     models, compute
         As of `SideBySide`.
     """
-    arrays = [array for model in models for array in model.weights.values()]
-    n_weights = sum(array.size for array in arrays)
+    named = [item for model in models for item in model.weights.items()]
+    n_weights = sum(array.size for _, array in named)
     if compute.device.type != "cpu" or n_weights > MAX_KEPT:
         return SideBySide(models, compute)
-    # The same arrays may be those of one model, or of each of its networks.
-    key = (n_weights, compute, len(models), *map(id, arrays))
+    key = (n_weights, compute, *((name, id(array)) for name, array in named))
     kept = _kept.pop(key, None)
     if kept is None:
-        for array in arrays:
-            array.flags.writeable = False
         forget = partial(_forget, _kept, key)
-        kept = SideBySide(models, compute), [weakref.ref(a, forget) for a in arrays]
+        references = []
+        for _, array in named:
+            array.flags.writeable = False
+            references.append(weakref.ref(array, forget))
+        kept = SideBySide(models, compute), references
     _kept[key] = kept
     n_in_all = 0
     for other in reversed([*_kept]):

@@ -152,6 +152,7 @@ def test_memory_of_models_side_by_side_is_bounded(models, common, monkeypatch):
     assert n_models == 4
     # Two networks of five units each for two models.
     monkeypatch.setattr(_reading, "MAX_STATES", 2 * n_windows * 2 * 5)
+    monkeypatch.setattr(_reading, "FEW_TOKENS", 0)
     looked(models, TEXTS, common)
     assert sizes[1:] == [(2, n_windows)] * 2
 

@@ -280,6 +280,7 @@ def test_models_side_by_side_read_as_each_alone(
     # Two networks of five units each.
     n_states = len(encoded.ids) * 2 * 5
     monkeypatch.setattr(_reading, "MAX_STATES", n_side_by_side * n_states)
+    monkeypatch.setattr(_reading, "FEW_TOKENS", 0)
     groups = groups_of_models(models, len(TEXTS), len(encoded.ids), compute)
     n_models = [len(models[group]) for group in groups]
     assert n_models == ([2, 1] if n_side_by_side == 2 else [3])

@@ -33,18 +33,23 @@ def test_is_kept(models, kept):
     assert once.of_torch(models) is once.of_torch(models)
     half = CPU._replace(dtype=torch.bfloat16)
     networks = models[0].networks()
+    names = [name.translate({48: "1", 49: "0"}) for name in models[0].weights]
+    exchanged = dict(zip(names, models[0].weights.values(), strict=True))
     others = [
         side_by_side(models[::-1], CPU),
         side_by_side(models, half),
         side_by_side(networks, CPU),
         # The same arrays as of the networks.
         side_by_side(models[:1], CPU),
+        # And by other names.
+        side_by_side([models[0]._replace(weights=exchanged)], CPU),
     ]
-    assert len({id(weights) for weights in [once, *others]}) == 5
-    assert [len(weights.outward) for weights in others] == [2, 2, 2, 1]
+    assert len({id(weights) for weights in [once, *others]}) == 6
+    assert [len(weights.outward) for weights in others] == [2, 2, 2, 1, 1]
+    assert not torch.equal(others[4].recurrent[0], others[3].recurrent[0])
     assert others[1].recurrent[0].dtype == torch.bfloat16
     assert side_by_side(models, CPU) is once
-    assert len(kept) == 5
+    assert len(kept) == 6
 
 
 def test_is_forgotten_with_the_models(models, kept):
