@@ -288,6 +288,17 @@ def test_models_side_by_side_read_as_each_alone(
     np.testing.assert_allclose(together, np.hstack(alone), rtol=1e-5)
 
 
+def test_few_tokens_are_read_in_the_same_groups(model, monkeypatch):
+    # Two networks of five units each.
+    monkeypatch.setattr(_reading, "MAX_STATES", _reading.FEW_TOKENS * 2 * 5 * 20)
+    groups = [
+        groups_of_models([model] * 50, 1, n_tokens, CPU)
+        for n_tokens in (1, 7, _reading.FEW_TOKENS, 2 * _reading.FEW_TOKENS)
+    ]
+    assert groups[0] == groups[1] == groups[2]
+    assert [len(of_some) for of_some in groups[2:]] == [3, 5]
+
+
 @pytest.mark.parametrize("min_steps", [1, 100])
 def test_bfloat16_is_close(model, monkeypatch, min_steps):
     monkeypatch.setattr(_reading, "MIN_STEPS", min_steps)
